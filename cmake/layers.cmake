@@ -1,0 +1,35 @@
+# One library per folder of src/. A layer sees only the headers of the layers that it names: each layer's include directory
+# holds a link to that one folder, so that a dependency that was not declared does not compile.
+
+add_library(rooftree_options INTERFACE)
+target_compile_options(rooftree_options INTERFACE -Wall -Wextra -Wshadow -Wconversion -Wold-style-cast
+                                                  $<$<BOOL:${ROOFTREE_WERROR}>:-Werror>)
+if(ROOFTREE_SANITIZE)
+  target_compile_options(rooftree_options INTERFACE -fsanitize=${ROOFTREE_SANITIZE} -fno-sanitize-recover=all
+                                                    -fno-omit-frame-pointer)
+  target_link_options(rooftree_options INTERFACE -fsanitize=${ROOFTREE_SANITIZE})
+endif()
+
+# rooftree_layer(NAME DEPENDS layer... LIBRARIES target... PRIVATE_LIBRARIES target...)
+# Sources are all *.cc of src/NAME except *_test.cc, which become the test program rooftree_NAME_test.
+function(rooftree_layer name)
+  cmake_parse_arguments(arg "" "" "DEPENDS;LIBRARIES;PRIVATE_LIBRARIES;EXTRA_SOURCES" ${ARGN})
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${name}/*.cc)
+  set(tests ${sources})
+  list(FILTER sources EXCLUDE REGEX "_test\\.cc$")
+  list(FILTER tests INCLUDE REGEX "_test\\.cc$")
+  set(include_dir ${PROJECT_BINARY_DIR}/layers/${name})
+  file(MAKE_DIRECTORY ${include_dir})
+  file(CREATE_LINK ${CMAKE_CURRENT_SOURCE_DIR}/${name} ${include_dir}/${name} SYMBOLIC)
+  list(TRANSFORM arg_DEPENDS PREPEND rooftree_ OUTPUT_VARIABLE depends)
+  add_library(rooftree_${name} STATIC ${sources} ${arg_EXTRA_SOURCES})
+  target_include_directories(rooftree_${name} PUBLIC ${include_dir})
+  target_link_libraries(rooftree_${name} PUBLIC ${depends} ${arg_LIBRARIES} PRIVATE rooftree_options ${arg_PRIVATE_LIBRARIES})
+  if(tests)
+    set_property(GLOBAL APPEND PROPERTY ROOFTREE_TESTED_LAYERS ${name})
+    set_property(GLOBAL PROPERTY ROOFTREE_TESTS_${name} ${tests})
+  endif()
+  file(GLOB_RECURSE headers CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${name}/*.h)
+  set_property(GLOBAL APPEND PROPERTY ROOFTREE_HEADERS ${headers})
+  set_property(GLOBAL APPEND PROPERTY ROOFTREE_LAYERS ${name})
+endfunction()

@@ -1,0 +1,42 @@
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <exception>
+
+#include "base/result.h"
+#include "verbs.h"
+
+namespace rooftree::cli {
+
+int report_error(const Error& error) {
+  fmt::print(stderr, "rooftree: {}\n", error.message);
+  return error.code == ErrorCode::kEnvironment ? 3 : 2;
+}
+
+namespace {
+
+int run(int argc, char** argv) {
+  CLI::App app{"Where is the limit of a machine, where does a model stand under it, and what would move it?", "rooftree"};
+  app.set_version_flag("--version", "rooftree 0.1.0");
+  app.require_subcommand(1);
+  int exit_code = 0;
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    return app.exit(e) == 0 ? 0 : 2;
+  }
+  return exit_code;
+}
+
+}  // namespace
+}  // namespace rooftree::cli
+
+int main(int argc, char** argv) {
+  try {
+    return rooftree::cli::run(argc, argv);
+  } catch (const std::exception& e) {
+    fmt::print(stderr, "rooftree: internal error: {}\n", e.what());
+    return 70;
+  }
+}

@@ -1,0 +1,19 @@
+#pragma once
+
+// One function per verb: adds the sub-command with its flags; its callback stores the exit code.
+// Exit codes: 0 done, 1 the answer is no, 2 wrong use or bad input, 3 environment, 70 our bug.
+
+namespace CLI {
+class App;
+}
+
+namespace rooftree {
+struct Error;
+}
+
+namespace rooftree::cli {
+
+// Prints the error to standard error and returns the exit code of its kind (2 or 3).
+int report_error(const Error& error);
+
+}  // namespace rooftree::cli

@@ -1,0 +1,1 @@
+namespace rooftree::probe {}  // replaced by the probe

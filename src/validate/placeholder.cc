@@ -1,0 +1,1 @@
+namespace rooftree::validate {}  // replaced by the scoreboard
