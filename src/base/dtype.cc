@@ -15,7 +15,8 @@ constexpr std::array<DTypeInfo, kDTypeCount> kTypes = {{
     {DType::kTf32, "tf32", 32, 1, Arithmetic::kTf32, "stored as f32"},
     {DType::kF16, "f16", 16, 1, Arithmetic::kFp16, ""},
     {DType::kBf16, "bf16", 16, 1, Arithmetic::kBf16, ""},
-    {DType::kBf16Lossless12, "bf16-12bit", 12, 1, Arithmetic::kBf16, "bf16, exponent coded in 4 bits, lossless, before escapes"},
+    {DType::kBf16Lossless12, "bf16-12bit", 12, 1, Arithmetic::kBf16,
+     "bf16, exponent coded in 4 bits, lossless, before escapes"},
     {DType::kInt32, "int32", 32, 1, Arithmetic::kFp32, "indices and token ids"},
     {DType::kFp8E4m3, "fp8", 8, 1, Arithmetic::kFp8, "e4m3, scale per tensor"},
     {DType::kFp8E5m2, "fp8-e5m2", 8, 1, Arithmetic::kFp8, "scale per tensor"},
@@ -40,6 +41,12 @@ constexpr std::array<DTypeInfo, kDTypeCount> kTypes = {{
     {DType::kIq4Xs, "iq4_xs", 4.25, 256, Arithmetic::kInt8, "super-block of 256, non-linear codes"},
     {DType::kTq1_0, "tq1_0", 1.6875, 256, Arithmetic::kInt8, "ternary, super-block of 256"},
     {DType::kTq2_0, "tq2_0", 2.0625, 256, Arithmetic::kInt8, "ternary, super-block of 256"},
+    // File averages for Llama-3.1-8B: ggml-org/llama.cpp tools/quantize/README.md @311c2c9f.
+    {DType::kQ4KS, "q4_k_s", 4.6672, 256, Arithmetic::kInt8, "mixed file: q4_k, some tensors q5_k and q6_k; average"},
+    {DType::kQ4KM, "q4_k_m", 4.8944, 256, Arithmetic::kInt8, "mixed file: q4_k, half of v and down and the head q6_k; average"},
+    {DType::kQ5KS, "q5_k_s", 5.5704, 256, Arithmetic::kInt8, "mixed file: q5_k, the head q6_k; average"},
+    {DType::kQ5KM, "q5_k_m", 5.7036, 256, Arithmetic::kInt8, "mixed file: q5_k, half of v and down and the head q6_k; average"},
+    {DType::kInt4Group32, "int4-g32", 5.0, 32, Arithmetic::kInt4, "bf16 scale and zero point per 32"},
 }};
 
 constexpr std::array<std::string_view, kArithmeticCount> kArithmeticNames = {"fp64", "fp32", "tf32", "bf16", "fp16",

@@ -19,6 +19,8 @@ enum class DType : std::uint8_t {
   kMxfp8, kMxfp6, kMxfp4, kNvfp4, kMxint8,
   kQ8_0, kQ4_0, kQ4_1, kQ5_0, kQ5_1,
   kQ2K, kQ3K, kQ4K, kQ5K, kQ6K, kIq4Nl, kIq4Xs, kTq1_0, kTq2_0,
+  kQ4KS, kQ4KM, kQ5KS, kQ5KM,  // GGUF files that mix types by tensor: average over the file
+  kInt4Group32,
   kCount,
 };
 inline constexpr int kDTypeCount = static_cast<int>(DType::kCount);
