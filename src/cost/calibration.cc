@@ -1,0 +1,685 @@
+#include "cost/calibration.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "base/embedded.h"
+#include "base/json.h"
+
+namespace rooftree::cost {
+namespace {
+
+using machine::ChipKind;
+
+// --------------------------------------------------------------------------------------------- constants by name
+
+template <class C>
+struct Member {
+  ConstantName name;
+  double C::*member;
+};
+constexpr std::array<Member<GemmConstants>, 8> kGemmMembers = {{
+    {{"peak_share", "1"}, &GemmConstants::peak_share},
+    {{"memory_share", "1"}, &GemmConstants::memory_share},
+    {{"fixed", "s"}, &GemmConstants::fixed},
+    {{"fill", "s"}, &GemmConstants::fill},
+    {{"tile_epilogue", "s"}, &GemmConstants::tile_epilogue},
+    {{"l2_ratio", "1"}, &GemmConstants::l2_ratio},
+    {{"activation_cast", "bytes"}, &GemmConstants::activation_cast_bytes},
+    {{"eager_fixed", "s"}, &GemmConstants::eager_fixed},
+}};
+constexpr std::array<Member<AttentionPrefillConstants>, 7> kPrefillMembers = {{
+    {{"fixed", "s"}, &AttentionPrefillConstants::fixed},
+    {{"memory_share", "1"}, &AttentionPrefillConstants::memory_share},
+    {{"peak_share", "1"}, &AttentionPrefillConstants::peak_share},
+    {{"exponential_share", "1"}, &AttentionPrefillConstants::exponential_share},
+    {{"extra_tokens", "tokens"}, &AttentionPrefillConstants::extra_tokens},
+    {{"tail", "1"}, &AttentionPrefillConstants::tail},
+    {{"backward_flop", "1"}, &AttentionPrefillConstants::backward_flop},
+}};
+constexpr std::array<Member<AttentionDecodeConstants>, 7> kDecodeMembers = {{
+    {{"fixed", "s"}, &AttentionDecodeConstants::fixed},
+    {{"cold_fixed", "s"}, &AttentionDecodeConstants::cold_fixed},
+    {{"l2_multiple", "1"}, &AttentionDecodeConstants::l2_multiple},
+    {{"memory_share", "1"}, &AttentionDecodeConstants::memory_share},
+    {{"split_fixed", "s"}, &AttentionDecodeConstants::split_fixed},
+    {{"per_wave", "s"}, &AttentionDecodeConstants::per_wave},
+    {{"peak_share", "1"}, &AttentionDecodeConstants::peak_share},
+}};
+constexpr std::array<Member<StreamConstants>, 2> kStreamMembers = {{
+    {{"memory_share", "1"}, &StreamConstants::memory_share},
+    {{"fixed", "s"}, &StreamConstants::fixed},
+}};
+constexpr std::array<Member<HostConstants>, 5> kHostMembers = {{
+    {{"per_step", "s"}, &HostConstants::per_step},
+    {{"per_sequence", "s"}, &HostConstants::per_sequence},
+    {{"per_layer", "s"}, &HostConstants::per_layer},
+    {{"per_kernel", "s"}, &HostConstants::per_kernel},
+    {{"product_share", "1"}, &HostConstants::product_share},
+}};
+
+template <class C, std::size_t N>
+constexpr std::array<ConstantName, N> names_of(const std::array<Member<C>, N>& members) {
+  std::array<ConstantName, N> names{};
+  for (std::size_t i = 0; i < N; ++i) names[i] = members[i].name;
+  return names;
+}
+constexpr auto kGemmNames = names_of(kGemmMembers);
+constexpr auto kPrefillNames = names_of(kPrefillMembers);
+constexpr auto kDecodeNames = names_of(kDecodeMembers);
+constexpr auto kStreamNames = names_of(kStreamMembers);
+constexpr auto kHostNames = names_of(kHostMembers);
+
+template <class C, std::size_t N>
+void assign(C& constants, const std::array<Member<C>, N>& members, const ConstantSet& set) {
+  for (const auto& [name, value] : set.values) {
+    for (const Member<C>& m : members) {
+      if (m.name.name == name) constants.*(m.member) = value;
+    }
+  }
+}
+
+constexpr std::array<std::string_view, static_cast<std::size_t>(SetClass::kCount)> kSetClassNames = {
+    "gemm", "gemm_weight_only", "grouped_gemm", "attention_prefill", "attention_decode", "stream", "host"};
+constexpr std::array<std::string_view, static_cast<std::size_t>(AttentionKernel::kCount)> kAttentionKernelNames = {
+    "engine", "unfused", "flash1", "triton", "flash2", "flash3", "cudnn"};
+constexpr std::array<std::string_view, 5> kStackNames = {"engine", "compiled", "llamacpp", "megatron", "eager"};
+constexpr std::array<std::string_view, static_cast<std::size_t>(StreamClass::kCount)> kStreamNamesByClass = {
+    "elementwise", "activation", "rope", "norm", "softmax", "embedding", "optimizer", "loss"};
+constexpr std::array<std::string_view, 5> kKindNames = {"gpu", "cpu", "tpu", "dataflow", "npu"};
+
+template <std::size_t N>
+std::optional<std::size_t> index_of(const std::array<std::string_view, N>& names, std::string_view text) {
+  for (std::size_t i = 0; i < N; ++i) {
+    if (names[i] == text) return i;
+  }
+  return std::nullopt;
+}
+
+// --------------------------------------------------------------------------------------------- choosing a set
+
+double bits(Arithmetic a) {
+  switch (a) {
+    case Arithmetic::kFp64:
+      return 64;
+    case Arithmetic::kFp32:
+    case Arithmetic::kTf32:
+      return 32;
+    case Arithmetic::kBf16:
+    case Arithmetic::kFp16:
+      return 16;
+    case Arithmetic::kFp8:
+    case Arithmetic::kInt8:
+      return 8;
+    case Arithmetic::kFp6:
+      return 6;
+    default:
+      return 4;
+  }
+}
+
+// How unlike two arithmetic types are as far as their kernels go: bf16 and fp16 are the same kernel.
+double arithmetic_penalty(Arithmetic wanted, Arithmetic found) {
+  if (wanted == found) return 0;
+  if (bits(wanted) == bits(found)) return bits(wanted) == 16 ? 0.25 : 2;
+  return 2 + std::abs(std::log2(bits(wanted) / bits(found)));
+}
+
+struct Choice {
+  const ConstantSet* set = nullptr;
+  Distance distance = Distance::kGeneric;
+  bool other_arithmetic = false;
+  double rank = std::numeric_limits<double>::infinity();
+};
+
+struct Chooser {
+  const machine::Chip& chip;
+  const std::vector<ConstantSet>& sets;
+  const std::vector<Family>& families;
+  const Family* own_family;
+
+  [[nodiscard]] const Family* family(std::string_view id) const {
+    for (const Family& f : families) {
+      if (f.id == id) return &f;
+    }
+    return nullptr;
+  }
+
+  // Distance of a set, and a rank that orders sets: ten per step of distance, one per place in the list of relatives.
+  [[nodiscard]] std::pair<Distance, double> distance(const ConstantSet& set) const {
+    if (!set.chip.empty() && set.chip == chip.id) return {Distance::kOwn, 0};
+    if (!set.family.empty() && set.family == chip.family) return {Distance::kFamily, set.chip.empty() ? 10 : 10.5};
+    const Family* other = family(set.family);
+    if (other != nullptr) {
+      if (own_family != nullptr && other->vendor == own_family->vendor && other->kind == own_family->kind) {
+        const auto& r = own_family->relatives;
+        const auto at = std::find(r.begin(), r.end(), set.family);
+        return {Distance::kVendor, 20 + std::min(9.0, static_cast<double>(at - r.begin()))};
+      }
+      if (other->kind == chip.kind) {
+        double place = 5;
+        if (own_family != nullptr) {
+          const auto& r = own_family->relatives;
+          const auto at = std::find(r.begin(), r.end(), set.family);
+          if (at != r.end()) place = static_cast<double>(at - r.begin());
+        }
+        return {Distance::kKind, 30 + std::min(9.0, place)};
+      }
+      return {Distance::kGeneric, 45};
+    }
+    if (set.kind.has_value())
+      return *set.kind == chip.kind ? std::pair{Distance::kKind, 38.0} : std::pair{Distance::kGeneric, 48.0};
+    return {Distance::kGeneric, 40};
+  }
+
+  // Attention kernels that nobody measured on any chip borrow from the nearest generation.
+  static double variant_penalty(SetClass set_class, std::string_view wanted, std::string_view found) {
+    if (wanted == found) return 0;
+    if (set_class == SetClass::kAttentionPrefill) {
+      const auto modern = [](std::string_view v) { return v == "flash3" || v == "cudnn" || v == "engine"; };
+      const auto old = [](std::string_view v) { return v == "flash1" || v == "triton"; };
+      if (modern(wanted) && modern(found)) return 15;
+      if (old(wanted) && old(found)) return 15;
+      return 60;
+    }
+    if (set_class == SetClass::kStream) return found == "elementwise" ? 15 : std::numeric_limits<double>::infinity();
+    if (set_class == SetClass::kAttentionDecode) return 15;
+    if (set_class == SetClass::kHost) return std::numeric_limits<double>::infinity();
+    return 15;  // block-scaled products fall back to tensor-scaled ones
+  }
+
+  [[nodiscard]] Choice choose(SetClass set_class, Arithmetic arithmetic, std::string_view variant) const {
+    Choice best;
+    for (const ConstantSet& set : sets) {
+      if (set.set_class != set_class || set.log_low == set.log_high) continue;  // partial sets only refine
+      const auto [distance_of_set, rank_of_set] = distance(set);
+      const bool typed = set_class <= SetClass::kAttentionDecode;
+      const double arithmetic_rank = typed ? arithmetic_penalty(arithmetic, set.arithmetic) : 0;
+      const double rank = rank_of_set + arithmetic_rank + variant_penalty(set_class, variant, set.variant);
+      if (rank < best.rank) best = Choice{&set, distance_of_set, arithmetic_rank > 1, rank};
+    }
+    return best;
+  }
+
+  // Sets that state only some constants, from nearer than (or as near as) the base: applied over it, farthest first.
+  [[nodiscard]] std::vector<const ConstantSet*> refinements(SetClass set_class, Arithmetic arithmetic, std::string_view variant,
+                                                            Distance base) const {
+    std::vector<std::pair<double, const ConstantSet*>> found;
+    for (const ConstantSet& set : sets) {
+      if (set.set_class != set_class || set.log_low != set.log_high || set.variant != variant) continue;
+      if (arithmetic_penalty(arithmetic, set.arithmetic) > 1) continue;
+      const auto [d, rank] = distance(set);
+      if (d <= base) found.emplace_back(rank, &set);
+    }
+    std::stable_sort(found.begin(), found.end(), [](const auto& a, const auto& b) { return a.first > b.first; });
+    std::vector<const ConstantSet*> result;
+    for (const auto& [rank, set] : found) result.push_back(set);
+    return result;
+  }
+};
+
+// Interval of a set at a distance: the calibration's 90 % band of residuals, widened. Same family x 1.2; next generation of the
+// vendor x 2 and 5 % towards slower (measured H100 -> B200); other vendors x 3.
+template <class C>
+void set_interval(C& constants, const Choice& choice) {
+  double factor = 1;
+  double shift = 0;
+  switch (choice.distance) {
+    case Distance::kOwn:
+      break;
+    case Distance::kFamily:
+      factor = 1.2;
+      break;
+    case Distance::kVendor:
+      factor = 2;
+      shift = 0.05;
+      break;
+    case Distance::kKind:
+    case Distance::kGeneric:
+      factor = 3;
+      break;
+  }
+  if (choice.other_arithmetic) factor *= 1.5;
+  constexpr double kNarrowest = 0.03;
+  constexpr double kWidest = 1.6;  // a factor of five either way: nothing is known beyond
+  constants.log_low = std::clamp(factor * choice.set->log_low + shift, -kWidest, -kNarrowest);
+  constants.log_high = std::clamp(factor * choice.set->log_high + shift, kNarrowest, kWidest);
+  constants.distance = choice.distance;
+}
+
+template <class C, std::size_t N>
+C resolve_one(const Chooser& chooser, const std::array<Member<C>, N>& members, SetClass set_class, Arithmetic arithmetic,
+              std::string_view variant) {
+  C constants;
+  const Choice choice = chooser.choose(set_class, arithmetic, variant);
+  if (choice.set == nullptr) {
+    constants.log_low = -1;
+    constants.log_high = 1;
+    return constants;
+  }
+  assign(constants, members, *choice.set);
+  set_interval(constants, choice);
+  for (const ConstantSet* set : chooser.refinements(set_class, arithmetic, variant, choice.distance)) {
+    assign(constants, members, *set);
+  }
+  return constants;
+}
+
+ChipCalibration rates_of(const machine::Chip& chip) {
+  ChipCalibration c;
+  for (std::size_t i = 0; i < static_cast<std::size_t>(kArithmeticCount); ++i) {
+    const double rate = machine::product_rate(chip, static_cast<Arithmetic>(i)).value();
+    c.product_rate[i] = rate;
+    c.inverse_product_rate[i] = rate > 0 ? 1 / rate : std::numeric_limits<double>::infinity();
+  }
+  // Types that the chip does not multiply are widened to the next one that it has: 4 -> 6 -> 8 -> 16 -> 32 bit.
+  constexpr std::array<std::pair<Arithmetic, Arithmetic>, 9> kWider = {{{Arithmetic::kFp32, Arithmetic::kFp64},
+                                                                        {Arithmetic::kTf32, Arithmetic::kFp32},
+                                                                        {Arithmetic::kBf16, Arithmetic::kTf32},
+                                                                        {Arithmetic::kFp16, Arithmetic::kBf16},
+                                                                        {Arithmetic::kFp8, Arithmetic::kFp16},
+                                                                        {Arithmetic::kInt8, Arithmetic::kFp8},
+                                                                        {Arithmetic::kFp6, Arithmetic::kFp8},
+                                                                        {Arithmetic::kFp4, Arithmetic::kFp6},
+                                                                        {Arithmetic::kInt4, Arithmetic::kInt8}}};
+  for (const auto& [narrow, wide] : kWider) {
+    const auto n = static_cast<std::size_t>(narrow);
+    const auto w = static_cast<std::size_t>(wide);
+    if (c.product_rate[n] <= 0) {
+      c.product_rate[n] = c.product_rate[w];
+      c.inverse_product_rate[n] = c.inverse_product_rate[w];
+    }
+  }
+  // bf16 also runs on chips that only have fp16 (and the other way round).
+  const auto bf16 = static_cast<std::size_t>(Arithmetic::kBf16);
+  const auto fp16 = static_cast<std::size_t>(Arithmetic::kFp16);
+  if (machine::product_rate(chip, Arithmetic::kBf16).value() <= 0 && c.product_rate[fp16] > c.product_rate[bf16]) {
+    c.product_rate[bf16] = c.product_rate[fp16];
+    c.inverse_product_rate[bf16] = c.inverse_product_rate[fp16];
+  }
+  const double fp32 = chip.rate(Arithmetic::kFp32).vector.value();
+  c.vector_rate = fp32 > 0 ? fp32 : c.product_rate[static_cast<std::size_t>(Arithmetic::kFp32)];
+  if (c.vector_rate <= 0) c.vector_rate = *std::max_element(c.product_rate.begin(), c.product_rate.end()) / 16;
+  c.memory_bandwidth = chip.main_memory().bandwidth.value();
+  if (chip.ladder.size() >= 2) c.last_cache_bytes = chip.ladder[chip.ladder.size() - 2].capacity.value();
+  c.cores = std::max(1, chip.cores);
+  bool has_matrix = false;
+  for (const machine::ArithmeticRate& r : chip.arithmetic) has_matrix = has_matrix || r.matrix.value() > 0;
+  c.tile_rows = has_matrix ? 16 : 1;
+  // An exponential on general ALUs is a polynomial of about 16 fused operations.
+  c.exponential_rate = c.vector_rate / 32;
+  return c;
+}
+
+}  // namespace
+
+std::string_view name(Distance distance) {
+  constexpr std::array<std::string_view, 5> kNames = {"own", "family", "vendor", "kind", "generic"};
+  return kNames[static_cast<std::size_t>(distance)];
+}
+std::string_view name(AttentionKernel kernel) { return kAttentionKernelNames[static_cast<std::size_t>(kernel)]; }
+std::string_view name(SetClass set_class) { return kSetClassNames[static_cast<std::size_t>(set_class)]; }
+
+std::span<const ConstantName> constant_names(SetClass set_class) {
+  switch (set_class) {
+    case SetClass::kGemm:
+    case SetClass::kGemmWeightOnly:
+    case SetClass::kGroupedGemm:
+      return kGemmNames;
+    case SetClass::kAttentionPrefill:
+      return kPrefillNames;
+    case SetClass::kAttentionDecode:
+      return kDecodeNames;
+    case SetClass::kStream:
+      return kStreamNames;
+    case SetClass::kHost:
+      return kHostNames;
+    case SetClass::kCount:
+      break;
+  }
+  return {};
+}
+
+ChipCalibration CalibrationTable::datasheet(const machine::Chip& chip) {
+  ChipCalibration c = rates_of(chip);
+  c.ideal = true;
+  for (HostConstants& h : c.host) h = HostConstants{.per_step = 0, .per_sequence = 0};
+  return c;
+}
+
+ChipCalibration CalibrationTable::resolve(const machine::Chip& chip, const Software& software) const {
+  ChipCalibration c = rates_of(chip);
+  Chooser chooser{chip, sets_, families_, nullptr};
+  chooser.own_family = chooser.family(chip.family);
+  if (const Family* f = chooser.own_family; f != nullptr && f->exponentials_per_core_clock > 0) {
+    // The clock that the peaks assume; where it is not stated, what the vector rate implies.
+    const double core_clocks =
+        chip.clock.value() > 0 ? c.cores * chip.clock.value() : c.vector_rate / f->vector_flop_per_core_clock;
+    c.exponential_rate = f->exponentials_per_core_clock * core_clocks;
+  }
+  const std::string_view scaling = software.scaling == Scaling::kBlock ? "block" : "";
+  const bool legacy = software.attention == AttentionKernel::kFlash1 || software.attention == AttentionKernel::kTriton ||
+                      software.attention == AttentionKernel::kFlash2;
+  for (std::size_t i = 0; i < static_cast<std::size_t>(kArithmeticCount); ++i) {
+    const auto a = static_cast<Arithmetic>(i);
+    c.gemm[i] = resolve_one(chooser, kGemmMembers, SetClass::kGemm, a, bits(a) <= 8 ? scaling : "");
+    c.gemm_weight_only[i] = resolve_one(chooser, kGemmMembers, SetClass::kGemmWeightOnly, a, "");
+    c.grouped_gemm[i] = resolve_one(chooser, kGemmMembers, SetClass::kGroupedGemm, a, bits(a) <= 8 ? scaling : "");
+    c.attention_prefill[i] = resolve_one(chooser, kPrefillMembers, SetClass::kAttentionPrefill, a, name(software.attention));
+    if (legacy && c.attention_prefill[i].distance >= Distance::kVendor && chooser.own_family != nullptr) {
+      c.attention_prefill[i].peak_share *= chooser.own_family->legacy_product_share;
+    }
+  }
+  c.attention_decode_multi_head =
+      resolve_one(chooser, kDecodeMembers, SetClass::kAttentionDecode, Arithmetic::kBf16, "multi_head");
+  c.attention_decode_grouped = resolve_one(chooser, kDecodeMembers, SetClass::kAttentionDecode, Arithmetic::kBf16, "grouped");
+  c.attention_decode_multi_head_8bit =
+      resolve_one(chooser, kDecodeMembers, SetClass::kAttentionDecode, Arithmetic::kFp8, "multi_head");
+  c.attention_decode_grouped_8bit =
+      resolve_one(chooser, kDecodeMembers, SetClass::kAttentionDecode, Arithmetic::kFp8, "grouped");
+  for (std::size_t i = 0; i < c.stream.size(); ++i) {
+    c.stream[i] = resolve_one(chooser, kStreamMembers, SetClass::kStream, Arithmetic::kBf16, kStreamNamesByClass[i]);
+  }
+  for (std::size_t i = 0; i < c.host.size(); ++i) {
+    const Choice choice = chooser.choose(SetClass::kHost, Arithmetic::kBf16, kStackNames[i]);
+    if (choice.set != nullptr) assign(c.host[i], kHostMembers, *choice.set);
+  }
+  return c;
+}
+
+CalibrationTable CalibrationTable::from_sets(std::vector<ConstantSet> sets, std::vector<Family> families) {
+  CalibrationTable table;
+  table.sets_ = std::move(sets);
+  table.families_ = std::move(families);
+  return table;
+}
+
+void CalibrationTable::merge(CalibrationTable other) {
+  for (ConstantSet& set : other.sets_) sets_.push_back(std::move(set));
+  for (Family& family : other.families_) families_.push_back(std::move(family));
+}
+
+// ------------------------------------------------------------------------------------------------------------ files
+
+namespace {
+
+// Reads typed fields of one object and remembers the first problem with the place where it is.
+struct Fields {
+  const Json& object;
+  std::string where;
+  std::string problem;
+
+  void fail(std::string_view key, std::string_view expected) {
+    if (problem.empty()) problem = fmt::format("{}.{}: expected {}", where, key, expected);
+  }
+  std::string text(std::string_view key, bool required) {
+    const auto it = object.find(key);
+    if (it == object.end()) {
+      if (required) fail(key, "a string; it is missing");
+      return {};
+    }
+    if (!it->is_string()) {
+      fail(key, "a string");
+      return {};
+    }
+    return it->get<std::string>();
+  }
+  double number(std::string_view key, double absent) {
+    const auto it = object.find(key);
+    if (it == object.end()) return absent;
+    if (!it->is_number()) {
+      fail(key, "a number");
+      return absent;
+    }
+    const auto v = it->get<double>();
+    if (!std::isfinite(v)) fail(key, "a finite number");
+    return v;
+  }
+};
+
+Result<Family> parse_family(const Json& j, const std::string& where) {
+  if (!j.is_object()) return Error{ErrorCode::kParse, fmt::format("{}: expected an object", where)};
+  Fields f{j, where, {}};
+  Family family;
+  family.id = f.text("id", true);
+  family.vendor = f.text("vendor", true);
+  const auto kind = index_of(kKindNames, f.text("kind", true));
+  if (!kind.has_value()) f.fail("kind", fmt::format("one of {}", fmt::join(kKindNames, ", ")));
+  family.kind = static_cast<ChipKind>(kind.value_or(0));
+  family.exponentials_per_core_clock = f.number("exponentials_per_core_clock", 0);
+  family.vector_flop_per_core_clock = f.number("vector_flop_per_core_clock", 256);
+  if (!(family.vector_flop_per_core_clock > 0)) f.fail("vector_flop_per_core_clock", "a positive number");
+  family.legacy_product_share = f.number("legacy_product_share", 1);
+  if (!(family.legacy_product_share > 0 && family.legacy_product_share <= 1))
+    f.fail("legacy_product_share", "a share in (0, 1]");
+  family.source = f.text("source", true);
+  if (const auto it = j.find("relatives"); it != j.end()) {
+    if (!it->is_array()) f.fail("relatives", "a list of families");
+    for (const Json& r : *it) {
+      if (r.is_string()) {
+        family.relatives.push_back(r.get<std::string>());
+      } else {
+        f.fail("relatives", "names of families");
+      }
+    }
+  }
+  if (!f.problem.empty()) return Error{ErrorCode::kInvalid, f.problem};
+  return family;
+}
+
+bool known_variant(SetClass set_class, std::string_view variant) {
+  switch (set_class) {
+    case SetClass::kAttentionPrefill:
+      return index_of(kAttentionKernelNames, variant).has_value();
+    case SetClass::kAttentionDecode:
+      return variant == "multi_head" || variant == "grouped";
+    case SetClass::kStream:
+      return index_of(kStreamNamesByClass, variant).has_value();
+    case SetClass::kHost:
+      return index_of(kStackNames, variant).has_value();
+    default:
+      return variant.empty() || variant == "block";
+  }
+}
+
+Result<ConstantSet> parse_set(const Json& j, const std::string& where) {
+  if (!j.is_object()) return Error{ErrorCode::kParse, fmt::format("{}: expected an object", where)};
+  Fields f{j, where, {}};
+  ConstantSet set;
+  const std::string class_name = f.text("class", true);
+  const auto set_class = index_of(kSetClassNames, class_name);
+  if (!set_class.has_value()) {
+    return Error{ErrorCode::kInvalid,
+                 fmt::format("{}.class: \"{}\"; expected one of {}", where, class_name, fmt::join(kSetClassNames, ", "))};
+  }
+  set.set_class = static_cast<SetClass>(*set_class);
+  set.chip = f.text("chip", false);
+  set.family = f.text("family", false);
+  if (const std::string kind = f.text("kind", false); !kind.empty()) {
+    const auto index = index_of(kKindNames, kind);
+    if (!index.has_value()) f.fail("kind", fmt::format("one of {}", fmt::join(kKindNames, ", ")));
+    set.kind = static_cast<ChipKind>(index.value_or(0));
+  }
+  if (const std::string arithmetic = f.text("arithmetic", false); !arithmetic.empty()) {
+    auto parsed = parse_arithmetic(arithmetic);
+    if (!parsed) return parsed.error().within(where);
+    set.arithmetic = *parsed;
+  }
+  set.variant = f.text("variant", false);
+  if (!known_variant(set.set_class, set.variant)) f.fail("variant", fmt::format("a variant of {}", class_name));
+  set.note = f.text("note", false);
+  set.date = f.text("date", true);
+
+  const auto names = constant_names(set.set_class);
+  if (const auto it = j.find("constants"); it == j.end() || !it->is_object() || it->empty()) {
+    f.fail("constants", "an object with at least one constant");
+  } else {
+    for (const auto& [key, value] : it->items()) {
+      // "fixed_s": the unit ends the key.
+      const ConstantName* known = nullptr;
+      for (const ConstantName& n : names) {
+        const std::string spelled = n.unit == "1" ? std::string(n.name) : fmt::format("{}_{}", n.name, n.unit);
+        if (spelled == key) known = &n;
+      }
+      if (known == nullptr) {
+        f.fail("constants", fmt::format("constants of class {} with their units; found \"{}\"", class_name, key));
+      } else if (!value.is_number() || !std::isfinite(value.get<double>()) || value.get<double>() < 0) {
+        f.fail(fmt::format("constants.{}", key), "a number that is not negative");
+      } else {
+        const auto v = value.get<double>();
+        if (v == 0 && known->name.ends_with("_share")) f.fail(fmt::format("constants.{}", key), "a share above zero");
+        set.values.emplace_back(std::string(known->name), v);
+      }
+    }
+  }
+  if (const auto it = j.find("residual_log"); it != j.end()) {
+    if (!it->is_object()) {
+      f.fail("residual_log", "an object with p05 and p95");
+    } else {
+      Fields r{*it, where + ".residual_log", {}};
+      set.log_low = r.number("p05", 0);
+      set.log_high = r.number("p95", 0);
+      if (!r.problem.empty()) return Error{ErrorCode::kInvalid, r.problem};
+      if (!(set.log_low < set.log_high)) f.fail("residual_log", "p05 below p95");
+    }
+  }
+  if (const auto it = j.find("error"); it != j.end() && it->is_object()) {
+    Fields e{*it, where + ".error", {}};
+    set.median_error = e.number("median", 0);
+    set.p90_error = e.number("p90", 0);
+    if (!e.problem.empty()) return Error{ErrorCode::kInvalid, e.problem};
+  }
+  if (const auto it = j.find("fitted_on"); it != j.end()) {
+    if (!it->is_array()) f.fail("fitted_on", "a list");
+    for (const Json& on : *it) {
+      if (!on.is_object()) {
+        f.fail("fitted_on", "objects with file, where and rows");
+        continue;
+      }
+      Fields o{on, where + ".fitted_on", {}};
+      set.fitted_on.push_back(
+          {o.text("file", true), o.text("where", false), static_cast<int>(std::clamp(o.number("rows", 0), 0.0, 1e9))});
+      if (!o.problem.empty()) return Error{ErrorCode::kInvalid, o.problem};
+    }
+  }
+  if (set.fitted_on.empty() && set.note.empty())
+    f.fail("fitted_on", "what the constants were fitted on, or a note that says where they come from");
+  if (!f.problem.empty()) return Error{ErrorCode::kInvalid, f.problem};
+  return set;
+}
+
+}  // namespace
+
+Result<CalibrationTable> CalibrationTable::parse(std::string_view json_text, std::string_view where) {
+  ROOFTREE_TRY(const Json json, parse_json(json_text, where));
+  if (!json.is_object()) return Error{ErrorCode::kParse, fmt::format("{}: expected an object", where)};
+  CalibrationTable table;
+  if (const auto it = json.find("families"); it != json.end() && it->is_array()) {
+    std::size_t index = 0;
+    for (const Json& j : *it) {
+      ROOFTREE_TRY(Family family, parse_family(j, fmt::format("{}: families[{}]", where, index++)));
+      table.families_.push_back(std::move(family));
+    }
+  }
+  if (const auto it = json.find("sets"); it != json.end() && it->is_array()) {
+    std::size_t index = 0;
+    for (const Json& j : *it) {
+      ROOFTREE_TRY(ConstantSet set, parse_set(j, fmt::format("{}: sets[{}]", where, index++)));
+      table.sets_.push_back(std::move(set));
+    }
+  }
+  if (table.sets_.empty() && table.families_.empty()) {
+    return Error{ErrorCode::kInvalid, fmt::format("{}: expected \"sets\" or \"families\"", where)};
+  }
+  return table;
+}
+
+Result<CalibrationTable> CalibrationTable::from_directory(const std::filesystem::path& directory) {
+  std::error_code ec;
+  std::vector<std::filesystem::path> paths;
+  for (const auto& entry : std::filesystem::directory_iterator(directory, ec)) {
+    if (entry.path().extension() == ".json") paths.push_back(entry.path());
+  }
+  if (ec) return Error{ErrorCode::kEnvironment, fmt::format("{}: {}", directory.string(), ec.message())};
+  std::sort(paths.begin(), paths.end());
+  CalibrationTable table;
+  for (const auto& path : paths) {
+    ROOFTREE_TRY(const std::string text, read_file(path));
+    ROOFTREE_TRY(CalibrationTable part, parse(text, path.string()));
+    table.merge(std::move(part));
+  }
+  if (table.sets_.empty()) return Error{ErrorCode::kInvalid, fmt::format("{}: no calibration files", directory.string())};
+  return table;
+}
+
+const CalibrationTable& CalibrationTable::builtin() {
+  static const CalibrationTable table = [] {
+    CalibrationTable all;
+    for (const EmbeddedFile& file : embedded_calibration()) {
+      auto part = parse(file.text(), file.name());
+      ROOFTREE_CHECK(part.has_value(), part.has_value() ? "" : part.error().message.c_str());
+      all.merge(std::move(part).value());
+    }
+    return all;
+  }();
+  return table;
+}
+
+std::string CalibrationTable::to_json() const {
+  Json out;
+  if (!families_.empty()) {
+    Json list = Json::array();
+    for (const Family& family : families_) {
+      Json j;
+      j["id"] = family.id;
+      j["vendor"] = family.vendor;
+      j["kind"] = kKindNames[static_cast<std::size_t>(family.kind)];
+      j["relatives"] = family.relatives;
+      if (family.exponentials_per_core_clock > 0) j["exponentials_per_core_clock"] = family.exponentials_per_core_clock;
+      if (family.exponentials_per_core_clock > 0) j["vector_flop_per_core_clock"] = family.vector_flop_per_core_clock;
+      if (family.legacy_product_share < 1) j["legacy_product_share"] = family.legacy_product_share;
+      j["source"] = family.source;
+      list.push_back(std::move(j));
+    }
+    out["families"] = std::move(list);
+  }
+  Json list = Json::array();
+  // Four significant digits: more than the fits can tell, few enough to read.
+  const auto rounded = [](double v) { return v == 0 ? 0.0 : std::stod(fmt::format("{:.4g}", v)); };
+  for (const ConstantSet& set : sets_) {
+    Json j;
+    j["class"] = name(set.set_class);
+    if (!set.chip.empty()) j["chip"] = set.chip;
+    if (!set.family.empty()) j["family"] = set.family;
+    if (set.kind.has_value()) j["kind"] = kKindNames[static_cast<std::size_t>(*set.kind)];
+    if (set.set_class <= SetClass::kAttentionDecode) j["arithmetic"] = rooftree::name(set.arithmetic);
+    if (!set.variant.empty()) j["variant"] = set.variant;
+    Json constants;
+    for (const auto& [key, value] : set.values) {
+      for (const ConstantName& n : constant_names(set.set_class)) {
+        if (n.name == key)
+          constants[n.unit == "1" ? std::string(n.name) : fmt::format("{}_{}", n.name, n.unit)] = rounded(value);
+      }
+    }
+    j["constants"] = std::move(constants);
+    if (set.log_low != set.log_high) {
+      j["residual_log"] = {{"p05", rounded(set.log_low)}, {"p95", rounded(set.log_high)}};
+      j["error"] = {{"median", rounded(set.median_error)}, {"p90", rounded(set.p90_error)}};
+    }
+    Json on = Json::array();
+    for (const ConstantSet::FittedOn& f : set.fitted_on) {
+      on.push_back({{"file", f.file}, {"where", f.rows_where}, {"rows", f.rows}});
+    }
+    if (!on.empty()) j["fitted_on"] = std::move(on);
+    if (!set.note.empty()) j["note"] = set.note;
+    j["date"] = set.date;
+    list.push_back(std::move(j));
+  }
+  out["sets"] = std::move(list);
+  return out.dump(1) + "\n";
+}
+
+}  // namespace rooftree::cost
