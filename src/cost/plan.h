@@ -6,8 +6,12 @@
 #include <array>
 #include <optional>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "base/dtype.h"
+#include "cost/calibration.h"
+#include "machine/chip.h"
 #include "model/model.h"
 
 namespace rooftree::cost {
@@ -22,12 +26,15 @@ struct Sparsity {
 
 // What launches the kernels: host costs and kernel generations differ by an order of magnitude between stacks.
 enum class Stack : std::uint8_t {
-  kEngine,     // captured graphs, fused kernels: vLLM, TensorRT-LLM, SGLang, compiled loops
-  kCompiled,   // torch.compile-class single-stream loop (gpt-fast)
-  kLlamaCpp,   // llama.cpp and its relatives
-  kMegatron,   // tuned training framework
-  kEager,      // one launch per operator from Python
+  kEngine,    // captured graphs, fused kernels: vLLM, TensorRT-LLM, SGLang, compiled loops
+  kCompiled,  // torch.compile-class single-stream loop (gpt-fast)
+  kLlamaCpp,  // llama.cpp and its relatives
+  kMegatron,  // tuned training framework
+  kEager,     // one launch per operator from Python
 };
+inline constexpr int kStackCount = 5;
+[[nodiscard]] std::string_view name(Stack stack);  // "engine", "compiled", "llamacpp", "megatron", "eager"
+Result<Stack> parse_stack(std::string_view text);
 
 struct Plan {
   std::array<DType, model::kRoleCount> types = default_types();
@@ -35,6 +42,7 @@ struct Plan {
   Sparsity sparsity;
   model::Fusion fusion = model::Fusion::kStandard;
   Stack stack = Stack::kEngine;
+  Software software;             // kernel generations, where they are known
   double memory_reserve = 0.05;  // share of main memory that allocator, context and workspaces take
 
   [[nodiscard]] DType type(model::Role role) const { return types[static_cast<std::size_t>(role)]; }
@@ -45,5 +53,32 @@ struct Plan {
     return {DType::kBf16, DType::kBf16, DType::kBf16, DType::kBf16, DType::kF32, DType::kInt32, DType::kBf16};
   }
 };
+
+// kInvalid where a number of the plan is out of range; the functions below expect a plan that passes.
+Status check_plan(const Plan& plan);
+
+// What a plan's types become on one chip. Rules, in this order:
+//   - CPUs multiply block-quantised weights (GGUF types, mxint8) as int8 with activations quantised on the fly;
+//   - otherwise the products run in the wider of the weights' and the activations' own arithmetic (a float beats an integer of
+//     the same width), and weights of another type are widened in the kernel (weight-only);
+//   - an arithmetic that the chip lacks falls to the next wider one that it has (bf16 and fp16 stand in for each other).
+// Every step away from the plan is recorded in `facts`.
+struct ResolvedTypes {
+  Arithmetic arithmetic = Arithmetic::kBf16;            // products with weights
+  Arithmetic attention_arithmetic = Arithmetic::kBf16;  // products of activations with activations or the KV cache
+  bool weight_only = false;
+  double weight_bytes = 2;  // per value of the dense tensor: scales, sparsity indices and dropped values accounted for
+  std::array<double, model::kRoleCount> bytes{};  // per value, by role (kWeight = weight_bytes)
+  double product_speedup = 1;  // executed products are this many times fewer (block sparsity, 2:4 where the chip has it)
+  std::vector<std::string> facts;
+};
+[[nodiscard]] ResolvedTypes resolve_types(const machine::Chip& chip, const Plan& plan);
+
+// The narrowest arithmetic of `chip` that holds every value of `wanted` (itself if the chip has it), fp64 at worst.
+[[nodiscard]] Arithmetic available_arithmetic(const machine::Chip& chip, Arithmetic wanted);
+
+// Bytes per value of the dense weight tensor under a sparsity: 2:4 keeps half the values and adds a 2-bit index to each kept
+// one (16-bit: 9/16 of dense); block sparsity keeps `density` of the values.
+[[nodiscard]] double sparse_bytes_per_value(double dense_bytes, const Sparsity& sparsity);
 
 }  // namespace rooftree::cost
