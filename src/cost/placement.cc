@@ -25,11 +25,6 @@ std::string_view intern(const std::string& text) {
   return *names.insert(text).first;
 }
 
-bool is_sram_only(const machine::Chip& chip) {
-  const machine::MemoryLevel& memory = chip.main_memory();
-  return memory.managed || memory.name.find("SRAM") != std::string::npos;
-}
-
 bool is_dram(std::string_view level) {
   return level.find("HBM") != std::string_view::npos || level.find("DDR") != std::string_view::npos ||
          level.find("DRAM") != std::string_view::npos;
@@ -41,6 +36,11 @@ double inverse(BytesPerSecond bandwidth) { return bandwidth > BytesPerSecond{} ?
 
 std::string_view name(Regime regime) { return kRegimeNames[static_cast<std::size_t>(regime)]; }
 
+bool memory_is_on_chip(const machine::Chip& chip) {
+  const machine::MemoryLevel& memory = chip.main_memory();
+  return !is_dram(memory.name) && (memory.managed || memory.name.find("SRAM") != std::string::npos);
+}
+
 StorageLadder storage_ladder(const machine::Machine& machine, double memory_reserve, double last_cache_ratio) {
   const machine::Chip& chip = machine.chip();
   ROOFTREE_CHECK(!chip.ladder.empty(), "a chip has at least its main memory");
@@ -48,7 +48,7 @@ StorageLadder storage_ladder(const machine::Machine& machine, double memory_rese
   const machine::MemoryLevel& memory = chip.main_memory();
   out.capacity = memory.capacity.value();
   out.memory = {intern(memory.name), out.capacity * (1 - memory_reserve), inverse(memory.bandwidth), true};
-  out.memory_on_chip = is_sram_only(chip);
+  out.memory_on_chip = memory_is_on_chip(chip);
 
   const std::size_t before = chip.ladder.size() - 1;
   // Registers and first levels beyond kMaxLevels could not hold a working set anyway: keep the outermost.

@@ -65,6 +65,9 @@ struct StorageLadder {
   bool host_assumed = false;    // the host's memory size is unknown: taken as enough
 };
 
+// Whether the chip's main memory is on the die (Groq, Cerebras, Graphcore).
+[[nodiscard]] bool memory_is_on_chip(const machine::Chip& chip);
+
 // Capacities: a cache counts one instance (a core's copy cannot hold what all cores read) and kUsableCacheShare of it; a
 // software-managed level counts whole, minus the reserve. `last_cache_ratio` stands in for the bandwidth of an on-chip level
 // whose bandwidth is unknown, as a multiple of main memory's.

@@ -168,13 +168,17 @@ ResolvedTypes resolve_types(const machine::Chip& chip, const Plan& plan) {
   if (out.arithmetic != wanted) {
     out.facts.push_back(fmt::format("{} has no {} products: they run in {}", chip.id, name(wanted), name(out.arithmetic)));
   }
+  const bool casts = width_rank(out.arithmetic) < width_rank(weight_native) && !block_integer;
   const bool same_width = out.arithmetic == weight_native || (block_integer && out.arithmetic == Arithmetic::kInt8) ||
                           (width_rank(out.arithmetic) / 10 == width_rank(weight_native) / 10);  // bf16 beside fp16
-  out.weight_only = !same_width || weight == DType::kBf16Lossless12;
+  if (casts && !same_width) {
+    out.facts.push_back(fmt::format("{} weights are cast to {} for the products", name(weight), name(out.arithmetic)));
+  }
+  out.weight_only = (!same_width && !casts) || weight == DType::kBf16Lossless12;
   if (out.weight_only) {
-    out.facts.push_back(fmt::format(
-        "{} weights are {} to {} inside the kernel (weight-only: traffic shrinks, arithmetic does not)", name(weight),
-        width_rank(out.arithmetic) >= width_rank(weight_native) ? "widened" : "narrowed", name(out.arithmetic)));
+    out.facts.push_back(
+        fmt::format("{} weights are widened to {} inside the kernel (weight-only: traffic shrinks, arithmetic does not)",
+                    name(weight), name(out.arithmetic)));
   }
 
   // Attention and other products without weights: engines quantise weights and activations to integers, not the scores.
