@@ -30,9 +30,13 @@ struct Value {
   Shape shape;
   Role role = Role::kActivation;
   int block = -1;      // the block whose instances each own one; -1 = one for the whole graph (embeddings, shared weights)
-  bool saved = false;  // training: kept from the forward pass until its backward pass
+  bool saved = false;  // training: kept from the forward pass until its backward pass; with full recomputation a repeated
+                       // block keeps its input alone, and the others are what one instance brings back
+  bool table = false;  // a weight whose rows stand for vocabulary entries or positions: embeddings and the head
 };
 
+// Backward nodes list what their forward node read and the weight gradients that they write; the activation gradients mirror
+// the forward activations and are not listed.
 enum class Pass : std::uint8_t { kForward, kRecompute, kBackward, kOptimizer };
 [[nodiscard]] std::string_view name(Pass pass);
 
@@ -43,21 +47,25 @@ struct Node {
   std::vector<ValueId> inputs, outputs;
 };
 
+// `input` and `output` carry the residual stream: an instance takes the output of the one before it, the first instance that of
+// the block before. A block without nodes holds the weights of a part that this phase does not run.
 struct Block {
   std::string name;  // "embedding", "layer", "head"
   std::int64_t repeat = 1;
   std::vector<Node> nodes;
+  ValueId input, output;
 };
 
 // Totals that memory accounting needs, in values; filled by the builder from the values of the graph.
 struct Footprint {
-  double weights = 0;             // all parameters, shared ones once
-  double weights_touched = 0;     // parameters that one pass reads (experts not hit and unread embedding rows left out)
-  double kv_cache = 0;            // at the end of the phase, all sequences, all layers
-  double activations_live = 0;    // largest set alive at one instant of a forward pass
-  double activations_saved = 0;   // training: kept for the backward pass, after recomputation
+  double weights = 0;            // all parameters, shared ones once
+  double weights_touched = 0;    // parameters that one pass reads (experts not hit and unread embedding rows left out)
+  double kv_cache = 0;           // at the end of the phase, all sequences, all layers
+  double activations_live = 0;   // largest set alive at one instant of a forward pass; with full recomputation also what
+                                 // one block brings back for its backward pass
+  double activations_saved = 0;  // training: kept for the backward pass, after recomputation
   double logits = 0;
-  double gradients = 0;           // training: one per parameter
+  double gradients = 0;              // training: one per parameter
   double optimizer_state_bytes = 0;  // in bytes, since the kinds mix types
 };
 
@@ -67,7 +75,9 @@ struct Graph {
   std::vector<Block> blocks;
   Footprint footprint;
   std::int64_t sequences = 1;         // batch
-  std::int64_t tokens_processed = 0;  // new tokens over all sequences: what tokens/s counts
+  std::int64_t tokens_processed = 0;  // new tokens over all sequences: what tokens/s counts; samples for models without tokens
+  std::uint64_t structure =
+      0;  // what the builder last wrote here: equal structure = only dimensions differ; set by the builder
 
   ValueId add_value(Value value);
   [[nodiscard]] const Value& operator[](ValueId id) const { return values[id.index]; }

@@ -30,8 +30,12 @@ struct Phase {
   std::int64_t past = 0;
   Recompute recompute = Recompute::kNone;
   OptimizerKind optimizer = OptimizerKind::kAdam;
-  bool master_copy = true;     // fp32 master weights beside 16-bit ones
-  bool all_logits = false;     // prefill: logits of every position (scoring) instead of the last one per sequence
+  bool master_copy = true;  // fp32 master weights beside 16-bit ones
+  bool all_logits = false;  // prefill: logits of every position (scoring) instead of the last one per sequence
+  std::int64_t images = 0;  // per sequence, for models with a vision tower: prefill and training run the tower over them;
+                            // the positions that they fill are part of `tokens` (or of the cross-attention)
+  std::int64_t source =
+      0;  // encoder-decoder: encoder positions; 0 = `tokens` in prefill and training, the model's own in decode
 
   static Phase prefill(std::int64_t batch, std::int64_t tokens, std::int64_t past = 0);
   static Phase decode(std::int64_t batch, std::int64_t context);
@@ -39,9 +43,9 @@ struct Phase {
 };
 [[nodiscard]] std::string_view name(Phase::Kind kind);
 
-// Which operators run as one kernel. kEager: every operator its own kernel, attention unfused (scores materialised). kStandard: today's
-// engines (q,k,v in one product, gate and up in one, flash attention, residual add with the norm, rope with the cache write).
-// kIdeal: also element-wise work in the epilogue of products, no traffic of its own.
+// Which operators run as one kernel. kEager: every operator its own kernel, attention unfused (scores materialised). kStandard:
+// today's engines (q,k,v in one product, gate and up in one, flash attention, residual add with the norm, rope with the cache
+// write). kIdeal: also element-wise work in the epilogue of products, no traffic of its own.
 enum class Fusion : std::uint8_t { kEager, kEagerFlash, kStandard, kIdeal };
 [[nodiscard]] std::string_view name(Fusion fusion);
 
@@ -52,11 +56,11 @@ struct Model {
   std::string name;
   std::string family;
   std::string source;
-  std::optional<double> published_parameters;         // what the publisher says, if it does
+  std::optional<double> published_parameters;  // what the publisher says, if it does
   std::optional<double> published_active_parameters;
-  std::int64_t max_context = 0;                       // 0 = not stated
+  std::int64_t max_context = 0;  // 0 = not stated
   DType native_weight_type = DType::kBf16;
-  std::shared_ptr<const Architecture> architecture;   // shared by copies of the model; immutable
+  std::shared_ptr<const Architecture> architecture;  // shared by copies of the model; immutable
 
   // The graph of a phase. kInvalid when the phase does not apply (decode of a ResNet) or exceeds what the model can do.
   Result<Graph> build(const Phase& phase, Fusion fusion = Fusion::kStandard) const;
@@ -101,6 +105,11 @@ struct DecoderShape {
   std::int64_t feed_forward = 0, vocabulary = 0, max_context = 0;
   bool gated = true, tied_embeddings = false, learned_positions = false, biases = false;
   NormKind norm = NormKind::kRms;
+  bool dropout = false;     // training applies dropout after attention, on its scores, and after the feed-forward (GPT-2, BERT)
+  bool parallel = false;    // attention and feed-forward read the same norm (Falcon)
+  bool alibi = false;       // no rotation of queries and keys, no learned positions
+  std::int64_t window = 0;  // sliding window of every layer; 0 = none
+  std::int64_t experts = 0, top_k = 0;  // mixture of experts of width `feed_forward`; 0 = dense
 };
 Result<Model> make_decoder(const DecoderShape& shape);
 
