@@ -8,6 +8,7 @@
 
 #include "base/embedded.h"
 #include "base/json.h"
+#include "cost/plan.h"
 
 namespace rooftree::cost {
 namespace {
@@ -21,7 +22,7 @@ struct Member {
   ConstantName name;
   double C::*member;
 };
-constexpr std::array<Member<GemmConstants>, 8> kGemmMembers = {{
+constexpr std::array<Member<GemmConstants>, 10> kGemmMembers = {{
     {{"peak_share", "1"}, &GemmConstants::peak_share},
     {{"memory_share", "1"}, &GemmConstants::memory_share},
     {{"fixed", "s"}, &GemmConstants::fixed},
@@ -30,6 +31,8 @@ constexpr std::array<Member<GemmConstants>, 8> kGemmMembers = {{
     {{"l2_ratio", "1"}, &GemmConstants::l2_ratio},
     {{"activation_cast", "bytes"}, &GemmConstants::activation_cast_bytes},
     {{"eager_fixed", "s"}, &GemmConstants::eager_fixed},
+    {{"core_load", "bytes_per_clock"}, &GemmConstants::core_load_bytes},
+    {{"core_flop", "per_clock"}, &GemmConstants::core_flop},
 }};
 constexpr std::array<Member<AttentionPrefillConstants>, 7> kPrefillMembers = {{
     {{"fixed", "s"}, &AttentionPrefillConstants::fixed},
@@ -175,6 +178,17 @@ struct Chooser {
     return {Distance::kGeneric, 40};
   }
 
+  // Product kernels that belong to one stack serve no other; where a stack has its own, they come before the library's, however
+  // near those are, and a set for a kind of chip comes before another vendor's family.
+  static double stack_penalty(std::string_view wanted, std::string_view found, Distance distance, const ConstantSet& set) {
+    const bool of_family = !set.chip.empty() || !set.family.empty();
+    const bool of_stack = index_of(kStackNames, found).has_value();
+    const bool other_kind = distance == Distance::kGeneric && (of_family || set.kind.has_value());
+    if (of_stack && (found != wanted || other_kind)) return std::numeric_limits<double>::infinity();
+    if (of_stack) return of_family && distance >= Distance::kKind ? 9 : 0;
+    return wanted.empty() ? 0 : 60;
+  }
+
   // Attention kernels that nobody measured on any chip borrow from the nearest generation.
   static double variant_penalty(SetClass set_class, std::string_view wanted, std::string_view found) {
     if (wanted == found) return 0;
@@ -191,14 +205,19 @@ struct Chooser {
     return 15;  // block-scaled products fall back to tensor-scaled ones
   }
 
-  [[nodiscard]] Choice choose(SetClass set_class, Arithmetic arithmetic, std::string_view variant) const {
+  // `stack`: whose product kernels are wanted; empty = nobody's in particular.
+  [[nodiscard]] Choice choose(SetClass set_class, Arithmetic arithmetic, std::string_view variant,
+                              std::string_view stack = {}) const {
     Choice best;
+    const bool products = set_class <= SetClass::kGroupedGemm;
     for (const ConstantSet& set : sets) {
       if (set.set_class != set_class || set.log_low == set.log_high) continue;  // partial sets only refine
       const auto [distance_of_set, rank_of_set] = distance(set);
       const bool typed = set_class <= SetClass::kAttentionDecode;
       const double arithmetic_rank = typed ? arithmetic_penalty(arithmetic, set.arithmetic) : 0;
-      const double rank = rank_of_set + arithmetic_rank + variant_penalty(set_class, variant, set.variant);
+      double rank = rank_of_set + arithmetic_rank;
+      if (products) rank += stack_penalty(stack, set.variant, distance_of_set, set);
+      if (!products || stack.empty() || set.variant != stack) rank += variant_penalty(set_class, variant, set.variant);
       if (rank < best.rank) best = Choice{&set, distance_of_set, arithmetic_rank > 1, rank};
     }
     return best;
@@ -206,10 +225,11 @@ struct Chooser {
 
   // Sets that state only some constants, from nearer than (or as near as) the base: applied over it, farthest first.
   [[nodiscard]] std::vector<const ConstantSet*> refinements(SetClass set_class, Arithmetic arithmetic, std::string_view variant,
-                                                            Distance base) const {
+                                                            Distance base, std::string_view stack = {}) const {
     std::vector<std::pair<double, const ConstantSet*>> found;
     for (const ConstantSet& set : sets) {
-      if (set.set_class != set_class || set.log_low != set.log_high || set.variant != variant) continue;
+      if (set.set_class != set_class || set.log_low != set.log_high) continue;
+      if (set.variant != variant && (stack.empty() || set.variant != stack)) continue;
       if (arithmetic_penalty(arithmetic, set.arithmetic) > 1) continue;
       const auto [d, rank] = distance(set);
       if (d <= base) found.emplace_back(rank, &set);
@@ -252,9 +272,9 @@ void set_interval(C& constants, const Choice& choice) {
 
 template <class C, std::size_t N>
 C resolve_one(const Chooser& chooser, const std::array<Member<C>, N>& members, SetClass set_class, Arithmetic arithmetic,
-              std::string_view variant) {
+              std::string_view variant, std::string_view stack = {}) {
   C constants;
-  const Choice choice = chooser.choose(set_class, arithmetic, variant);
+  const Choice choice = chooser.choose(set_class, arithmetic, variant, stack);
   if (choice.set == nullptr) {
     constants.log_low = -1;
     constants.log_high = 1;
@@ -262,7 +282,7 @@ C resolve_one(const Chooser& chooser, const std::array<Member<C>, N>& members, S
   }
   assign(constants, members, *choice.set);
   set_interval(constants, choice);
-  for (const ConstantSet* set : chooser.refinements(set_class, arithmetic, variant, choice.distance)) {
+  for (const ConstantSet* set : chooser.refinements(set_class, arithmetic, variant, choice.distance, stack)) {
     assign(constants, members, *set);
   }
   return constants;
@@ -354,20 +374,33 @@ ChipCalibration CalibrationTable::resolve(const machine::Chip& chip, const Softw
   ChipCalibration c = rates_of(chip);
   Chooser chooser{chip, sets_, families_, nullptr};
   chooser.own_family = chooser.family(chip.family);
-  if (const Family* f = chooser.own_family; f != nullptr && f->exponentials_per_core_clock > 0) {
-    // The clock that the peaks assume; where it is not stated, what the vector rate implies.
-    const double core_clocks =
-        chip.clock.value() > 0 ? c.cores * chip.clock.value() : c.vector_rate / f->vector_flop_per_core_clock;
-    c.exponential_rate = f->exponentials_per_core_clock * core_clocks;
+  // The clock that the peaks assume; where it is not stated, what the vector rate implies.
+  const Family* own = chooser.own_family;
+  const double core_clocks = chip.clock.value() > 0 ? c.cores * chip.clock.value()
+                                                    : c.vector_rate / (own != nullptr ? own->vector_flop_per_core_clock : 256);
+  if (own != nullptr && own->exponentials_per_core_clock > 0)
+    c.exponential_rate = own->exponentials_per_core_clock * core_clocks;
+  if (own != nullptr && own->fp32_flop_per_joule > 0 && chip.power_max.value() > 0) {
+    const auto fp32 = static_cast<std::size_t>(Arithmetic::kFp32);
+    c.product_rate[fp32] = std::min(c.product_rate[fp32], chip.power_max.value() * own->fp32_flop_per_joule);
+    c.inverse_product_rate[fp32] = 1 / c.product_rate[fp32];
   }
   const std::string_view scaling = software.scaling == Scaling::kBlock ? "block" : "";
   const bool legacy = software.attention == AttentionKernel::kFlash1 || software.attention == AttentionKernel::kTriton ||
                       software.attention == AttentionKernel::kFlash2;
+  const std::string_view stack =
+      software.stack.has_value() ? kStackNames[static_cast<std::size_t>(*software.stack)] : std::string_view{};
+  const auto products = [&](SetClass set_class, std::size_t arithmetic, std::string_view variant) {
+    GemmConstants g = resolve_one(chooser, kGemmMembers, set_class, static_cast<Arithmetic>(arithmetic), variant, stack);
+    if (g.core_load_bytes > 0) g.memory_share = std::min(g.memory_share, g.core_load_bytes * core_clocks / c.memory_bandwidth);
+    if (g.core_flop > 0) g.peak_share = std::min(g.peak_share, g.core_flop * core_clocks * c.inverse_product_rate[arithmetic]);
+    return g;
+  };
   for (std::size_t i = 0; i < static_cast<std::size_t>(kArithmeticCount); ++i) {
     const auto a = static_cast<Arithmetic>(i);
-    c.gemm[i] = resolve_one(chooser, kGemmMembers, SetClass::kGemm, a, bits(a) <= 8 ? scaling : "");
-    c.gemm_weight_only[i] = resolve_one(chooser, kGemmMembers, SetClass::kGemmWeightOnly, a, "");
-    c.grouped_gemm[i] = resolve_one(chooser, kGemmMembers, SetClass::kGroupedGemm, a, bits(a) <= 8 ? scaling : "");
+    c.gemm[i] = products(SetClass::kGemm, i, bits(a) <= 8 ? scaling : "");
+    c.gemm_weight_only[i] = products(SetClass::kGemmWeightOnly, i, "");
+    c.grouped_gemm[i] = products(SetClass::kGroupedGemm, i, bits(a) <= 8 ? scaling : "");
     c.attention_prefill[i] = resolve_one(chooser, kPrefillMembers, SetClass::kAttentionPrefill, a, name(software.attention));
     if (legacy && c.attention_prefill[i].distance >= Distance::kVendor && chooser.own_family != nullptr) {
       c.attention_prefill[i].peak_share *= chooser.own_family->legacy_product_share;
@@ -455,6 +488,8 @@ Result<Family> parse_family(const Json& j, const std::string& where) {
   family.legacy_product_share = f.number("legacy_product_share", 1);
   if (!(family.legacy_product_share > 0 && family.legacy_product_share <= 1))
     f.fail("legacy_product_share", "a share in (0, 1]");
+  family.fp32_flop_per_joule = f.number("fp32_flop_per_joule", 0);
+  if (family.fp32_flop_per_joule < 0) f.fail("fp32_flop_per_joule", "a number that is not negative");
   family.source = f.text("source", true);
   if (const auto it = j.find("relatives"); it != j.end()) {
     if (!it->is_array()) f.fail("relatives", "a list of families");
@@ -481,7 +516,7 @@ bool known_variant(SetClass set_class, std::string_view variant) {
     case SetClass::kHost:
       return index_of(kStackNames, variant).has_value();
     default:
-      return variant.empty() || variant == "block";
+      return variant.empty() || variant == "block" || index_of(kStackNames, variant).has_value();
   }
 }
 
@@ -641,6 +676,7 @@ std::string CalibrationTable::to_json() const {
       if (family.exponentials_per_core_clock > 0) j["exponentials_per_core_clock"] = family.exponentials_per_core_clock;
       if (family.exponentials_per_core_clock > 0) j["vector_flop_per_core_clock"] = family.vector_flop_per_core_clock;
       if (family.legacy_product_share < 1) j["legacy_product_share"] = family.legacy_product_share;
+      if (family.fp32_flop_per_joule > 0) j["fp32_flop_per_joule"] = family.fp32_flop_per_joule;
       j["source"] = family.source;
       list.push_back(std::move(j));
     }

@@ -32,10 +32,13 @@ enum class AttentionKernel : std::uint8_t { kEngine, kUnfused, kFlash1, kTriton,
 // How low-precision operands carry their scales: one per tensor (quantised on the fly), or one per block of 128.
 enum class Scaling : std::uint8_t { kTensor, kBlock };
 
+enum class Stack : std::uint8_t;  // plan.h
+
 // Facts about the software that choose between constant sets of one chip.
 struct Software {
   AttentionKernel attention = AttentionKernel::kEngine;
   Scaling scaling = Scaling::kTensor;
+  std::optional<Stack> stack;  // whose product kernels run; empty = the vendor library's and the engines'
 };
 
 // C = A B.  t = t0 + (t_tile^4 + t_mem^4)^(1/4), see kernel_time.cc.
@@ -48,6 +51,10 @@ struct GemmConstants {
   double l2_ratio = 4;               // l: rate at which tiles are fed from on-chip memory, as a multiple of memory bandwidth
   double activation_cast_bytes = 0;  // bytes moved per value of A to quantise it first (a kernel of its own)
   double eager_fixed = 0;            // s more when launched one by one from the host instead of from a captured graph
+  // Limits per core and clock of kernels that are not tuned for the chip; 0 = none. Applied when constants are resolved: they
+  // lower memory_share and peak_share.
+  double core_load_bytes = 0;  // bytes that a core can have on their way divided by the latency (Little's law)
+  double core_flop = 0;        // product FLOP beside the other work of the kernel (unpacking, scaling)
   double log_low = -0.3, log_high = 0.3;
   Distance distance = Distance::kGeneric;
 };
@@ -177,6 +184,9 @@ struct Family {
   // Share of the matrix rate that kernels written for the previous generation's matrix instruction reach (FlashAttention-2 and
   // older on Hopper); applies to those kernels' constants when they come from a relative.
   double legacy_product_share = 1;
+  // fp32 products on the general ALUs that a joule pays for at the power limit: small boards never reach their fp32 peak.
+  // 0 = not limited.
+  double fp32_flop_per_joule = 0;
   std::string source;
 };
 

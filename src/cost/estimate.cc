@@ -103,7 +103,7 @@ std::string_view name(Bound bound) { return kBoundNames[static_cast<std::size_t>
 std::string_view name(PriceBasis basis) { return kPriceNames[static_cast<std::size_t>(basis)]; }
 
 Estimator::Estimator(const machine::Machine& machine, const CalibrationTable& calibration, const Plan& plan)
-    : Estimator(machine, calibration.resolve(machine.chip(), plan.software), plan) {}
+    : Estimator(machine, calibration.resolve(machine.chip(), software_of(plan)), plan) {}
 
 Estimator::Estimator(const machine::Machine& machine, const ChipCalibration& calibration, const Plan& plan)
     : machine_(machine), calibration_(calibration), plan_(plan), types_(resolve_types(machine_.chip(), plan)) {
@@ -167,6 +167,23 @@ Estimator::Price Estimator::price_of(const machine::Machine& machine) {
   return out;
 }
 
+namespace {
+
+// Values of the expert matrices of a graph, all layers.
+double expert_values(const model::Graph& graph) {
+  double values = 0;
+  for (const model::Block& block : graph.blocks) {
+    for (const model::Node& node : block.nodes) {
+      const auto* op = std::get_if<model::GroupedMatMul>(&node.op);
+      if (op == nullptr || node.pass != model::Pass::kForward) continue;
+      values += static_cast<double>(op->experts * op->n * op->k) * static_cast<double>(block.repeat);
+    }
+  }
+  return values;
+}
+
+}  // namespace
+
 WorkingSet Estimator::working_set(const model::Graph& graph, double weight_bytes_per_value) const {
   const model::Footprint& f = graph.footprint;
   WorkingSet set;
@@ -174,6 +191,10 @@ WorkingSet Estimator::working_set(const model::Graph& graph, double weight_bytes
   const auto& bytes = types_.bytes;
   set.live_activations = f.activations_live * bytes[at(Role::kActivation)];
   set.bytes[at(Role::kWeight)] = f.weights * weight_bytes_per_value;
+  if (plan_.expert_weights.has_value()) [[unlikely]] {
+    const double experts = std::min(expert_values(graph), f.weights);
+    set.bytes[at(Role::kWeight)] += experts * (types_.expert_weight_bytes - weight_bytes_per_value);
+  }
   set.bytes[at(Role::kActivation)] = set.live_activations + f.activations_saved * bytes[at(Role::kActivation)];
   set.bytes[at(Role::kKvCache)] = f.kv_cache * bytes[at(Role::kKvCache)];
   set.bytes[at(Role::kGradient)] = f.gradients * bytes[at(Role::kGradient)];
@@ -216,6 +237,10 @@ void Estimator::estimate_into(const model::Graph& graph, Estimate& out) const {
   attention_operands.arithmetic = types_.attention_arithmetic;
   attention_operands.weight_only = false;
   attention_operands.product_speedup = 1;
+  Operands expert_operands = weight_operands;
+  expert_operands.weight_bytes = types_.expert_weight_bytes;
+  expert_operands.weight_only = types_.expert_weight_only;
+  const bool typed_experts = plan_.expert_weights.has_value();
   // Products that make the gradient of a weight: in the weights' arithmetic, but no sparse operand.
   Operands gradient_operands = weight_operands;
   gradient_operands.weight_only = false;
@@ -283,13 +308,20 @@ void Estimator::estimate_into(const model::Graph& graph, Estimate& out) const {
       const Operands* operands = &weight_operands;
       if (work.read[at(Role::kWeight)] <= 0 && work.product > Flop{}) {
         operands = work.written[at(Role::kGradient)] > 0 ? &gradient_operands : &attention_operands;
+      } else if (typed_experts && kind == model::OperatorKind::kGroupedMatMul) [[unlikely]] {
+        operands = &expert_operands;
       }
       const KernelTime kt = kernel_time(node.op, work, *operands, calibration_);
 
-      const double executed = operands == &weight_operands ? work.product.value() * executed_share : work.product.value();
+      const bool of_weights = operands == &weight_operands || operands == &expert_operands;
+      const double executed = of_weights ? work.product.value() * executed_share : work.product.value();
       double roof_bytes = 0;
       for (std::size_t r = 0; r < roof_per_value.size(); ++r)
         roof_bytes += (work.read[r] + work.written[r]) * roof_per_value[r];
+      if (operands == &expert_operands) [[unlikely]] {
+        const double extra = types_.expert_weight_bytes / types_.weight_bytes - 1;
+        roof_bytes += work.read[at(Role::kWeight)] * extra * roof_per_value[at(Role::kWeight)];
+      }
       const double roof =
           std::max(roof_bytes, executed * (operands == &attention_operands ? attention_flop_time : weight_flop_time));
       const double time = std::max(kt.time, roof);

@@ -95,6 +95,12 @@ Result<Stack> parse_stack(std::string_view text) {
                fmt::format("software stack '{}' is unknown; expected one of {}", text, fmt::join(kStackNames, ", "))};
 }
 
+Software software_of(const Plan& plan) {
+  Software software = plan.software;
+  if (!software.stack.has_value()) software.stack = plan.stack;
+  return software;
+}
+
 Status check_plan(const Plan& plan) {
   if (!(plan.sparsity.density > 0 && plan.sparsity.density <= 1)) {
     return Error{ErrorCode::kInvalid, fmt::format("sparsity: density {} is out of range; expected more than 0 and at most 1",
@@ -175,6 +181,9 @@ ResolvedTypes resolve_types(const machine::Chip& chip, const Plan& plan) {
     out.facts.push_back(fmt::format("{} weights are cast to {} for the products", name(weight), name(out.arithmetic)));
   }
   out.weight_only = (!same_width && !casts) || weight == DType::kBf16Lossless12;
+  const DType expert = plan.expert_weights.value_or(weight);
+  out.expert_weight_bytes = sparse_bytes_per_value(bytes_per_value(expert), plan.sparsity);
+  out.expert_weight_only = expert == weight ? out.weight_only : info(expert).native != out.arithmetic;
   if (out.weight_only) {
     out.facts.push_back(
         fmt::format("{} weights are widened to {} inside the kernel (weight-only: traffic shrinks, arithmetic does not)",

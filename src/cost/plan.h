@@ -38,6 +38,7 @@ Result<Stack> parse_stack(std::string_view text);
 
 struct Plan {
   std::array<DType, model::kRoleCount> types = default_types();
+  std::optional<DType> expert_weights;   // of mixture-of-experts matrices, where they differ from the other weights (gpt-oss)
   std::optional<Arithmetic> arithmetic;  // forced; else chosen from the weight and activation types and what the chip has
   Sparsity sparsity;
   model::Fusion fusion = model::Fusion::kStandard;
@@ -54,6 +55,9 @@ struct Plan {
   }
 };
 
+// The plan's software with its stack filled in: what constants are resolved for.
+[[nodiscard]] Software software_of(const Plan& plan);
+
 // kInvalid where a number of the plan is out of range; the functions below expect a plan that passes.
 Status check_plan(const Plan& plan);
 
@@ -67,7 +71,9 @@ struct ResolvedTypes {
   Arithmetic arithmetic = Arithmetic::kBf16;            // products with weights
   Arithmetic attention_arithmetic = Arithmetic::kBf16;  // products of activations with activations or the KV cache
   bool weight_only = false;
-  double weight_bytes = 2;  // per value of the dense tensor: scales, sparsity indices and dropped values accounted for
+  double weight_bytes = 2;         // per value of the dense tensor: scales, sparsity indices and dropped values accounted for
+  double expert_weight_bytes = 2;  // same, of the experts
+  bool expert_weight_only = false;
   std::array<double, model::kRoleCount> bytes{};  // per value, by role (kWeight = weight_bytes)
   double product_speedup = 1;  // executed products are this many times fewer (block sparsity, 2:4 where the chip has it)
   std::vector<std::string> facts;

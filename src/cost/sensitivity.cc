@@ -48,7 +48,7 @@ class Study {
     Result<model::Graph> graph = model_.build(phase_, plan_.fusion);
     if (!graph) return;
     graph_ = std::move(graph).value();
-    calibration_ = table_.resolve(machine_.chip(), plan_.software);
+    calibration_ = table_.resolve(machine_.chip(), software_of(plan_));
     estimate_ = Estimator(machine_, calibration_, plan_).estimate(graph_);
     base_ = per_token(estimate_);
     valid_ = base_.time > 0;

@@ -25,7 +25,7 @@ std::string_view name(Phase::Kind kind) {
 }
 
 std::string_view name(Fusion fusion) {
-  constexpr std::array<std::string_view, 4> kNames = {"eager", "eager-flash", "standard", "ideal"};
+  constexpr std::array<std::string_view, 5> kNames = {"eager", "eager-flash", "standard", "ideal", "unfused-attention"};
   return kNames[static_cast<std::size_t>(fusion)];
 }
 
@@ -66,7 +66,7 @@ std::uint64_t structure_of(const Architecture& architecture, const Phase& phase,
   std::uint64_t bits = architecture.serial();
   const auto append = [&bits](std::uint64_t value, int width) { bits = bits << width | value; };
   append(static_cast<std::uint64_t>(phase.kind), 2);
-  append(static_cast<std::uint64_t>(fusion), 2);
+  append(static_cast<std::uint64_t>(fusion), 3);
   append(phase.kind == Phase::Kind::kTrain ? static_cast<std::uint64_t>(phase.recompute) : 0, 2);
   append(phase.kind == Phase::Kind::kTrain ? static_cast<std::uint64_t>(phase.optimizer) : 0, 4);
   append(phase.images > 0 ? 1 : 0, 1);

@@ -62,7 +62,8 @@ double weight_product(const Operator& op) { return kind(op) == OperatorKind::kAt
 TEST(Decoder, ParametersHaveAClosedForm) {
   const double L = 32, h = 4096, f = 11008, V = 32000;
   const double expected = L * (4 * h * h + 3 * h * f + 2 * h) + 2 * V * h + h;
-  for (const Fusion fusion : {Fusion::kEager, Fusion::kEagerFlash, Fusion::kStandard, Fusion::kIdeal}) {
+  for (const Fusion fusion :
+       {Fusion::kEager, Fusion::kEagerFlash, Fusion::kStandard, Fusion::kIdeal, Fusion::kUnfusedAttention}) {
     for (const Phase& phase : {Phase::decode(1, 10), Phase::prefill(2, 10), Phase::train(1, 10)}) {
       const Graph graph = graph_of(llama_7b(), phase, fusion);
       EXPECT_EQ(parameter_count(graph), expected) << name(fusion) << " " << name(phase.kind);

@@ -5,9 +5,9 @@
 namespace rooftree::model {
 
 FusionLevel fusion_level(Fusion fusion) {
-  const bool engine = fusion == Fusion::kStandard || fusion == Fusion::kIdeal;
+  const bool engine = fusion == Fusion::kStandard || fusion == Fusion::kIdeal || fusion == Fusion::kUnfusedAttention;
   return {.merged_products = engine,
-          .flash = fusion != Fusion::kEager,
+          .flash = fusion != Fusion::kEager && fusion != Fusion::kUnfusedAttention,
           .residual_in_norm = engine,
           .epilogues = fusion == Fusion::kIdeal};
 }
