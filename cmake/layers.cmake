@@ -3,6 +3,8 @@
 
 add_library(rooftree_options INTERFACE)
 target_compile_options(rooftree_options INTERFACE -Wall -Wextra -Wshadow -Wconversion -Wold-style-cast
+                                                  # Designated initialisers leave the other members at their defaults.
+                                                  -Wno-missing-field-initializers
                                                   $<$<BOOL:${ROOFTREE_WERROR}>:-Werror>)
 if(ROOFTREE_SANITIZE)
   target_compile_options(rooftree_options INTERFACE -fsanitize=${ROOFTREE_SANITIZE} -fno-sanitize-recover=all

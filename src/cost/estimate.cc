@@ -84,7 +84,7 @@ double idle_power(const machine::Chip& chip) {
   return chip.power_max.value() * (chip.kind == machine::ChipKind::kCpu ? kIdleShareCpu : kIdleShare);
 }
 
-// exp() of the few constants that operators share, without calling it for each.
+// exp() of the few constants that the operators of a class share, without calling it for each.
 struct ExpCache {
   double argument = 0;
   double value = 1;
@@ -283,7 +283,7 @@ void Estimator::estimate_into(const model::Graph& graph, Estimate& out) const {
   std::array<double, kBoundCount> by_bound{};
   std::array<double, kErrorClasses> below{}, above{};
   std::array<double, 5> by_distance{};
-  ExpCache exp_low, exp_high;
+  std::array<ExpCache, kErrorClasses> exp_low, exp_high;
   double operators_time = 0, host_time = 0, transfer_time = 0, roof_total = 0;
   double flop = 0, bytes_dram = 0, bytes_on_chip = 0, bytes_link = 0, bytes_disk = 0, kernels = 0;
   double first_fill = 0;
@@ -361,8 +361,8 @@ void Estimator::estimate_into(const model::Graph& graph, Estimate& out) const {
       bytes_on_chip += on_chip;
       by_distance[kt.distance] += time * repeat;
       const auto error_class = kClassOf[static_cast<std::size_t>(kind)];
-      below[error_class] += repeat * std::min(time - time * exp_low(kt.log_low), time - roof);
-      above[error_class] += repeat * (time * exp_high(kt.log_high) - time);
+      below[error_class] += repeat * std::min(time - time * exp_low[error_class](kt.log_low), time - roof);
+      above[error_class] += repeat * (time * exp_high[error_class](kt.log_high) - time);
       roof_block += roof;
       kernels += repeat;
       if (node.pass == model::Pass::kBackward) {
@@ -374,8 +374,10 @@ void Estimator::estimate_into(const model::Graph& graph, Estimate& out) const {
       if (placed.spills) [[unlikely]] {
         for (const Role role : {Role::kWeight, Role::kKvCache, Role::kOptimizerState}) {
           const std::size_t r = at(role);
-          const double off = placed.roles[r].share_off_chip * types_.bytes[r];
-          const double disk = placed.roles[r].share_disk * types_.bytes[r];
+          const bool of_expert = role == Role::kWeight && operands == &expert_operands;
+          const double bytes = of_expert ? types_.expert_weight_bytes : types_.bytes[r];
+          const double off = placed.roles[r].share_off_chip * bytes;
+          const double disk = placed.roles[r].share_disk * bytes;
           in_host += work.read[r] * off;
           out_host += work.written[r] * off;
           in_disk += (work.read[r] + work.written[r]) * disk;

@@ -218,20 +218,21 @@ void hardware_knobs(Study& study, const machine::Machine& machine, const Plan& p
   }
 }
 
-// Weight types worth trying, wide to narrow, with what they cost in accuracy.
+// Weight types worth trying, wide to narrow, with what they cost in accuracy; `needs`: only where the chip multiplies that
+// type.
 struct TypeChoice {
   DType type;
   const char* caveat;
+  bool needs_arithmetic = false;
 };
-constexpr std::array<TypeChoice, 8> kWeightChoices = {{
+constexpr std::array<TypeChoice, 7> kWeightChoices = {{
     {DType::kBf16Lossless12, "lossless: same values, decoded in the kernel"},
-    {DType::kFp8E4m3, "accuracy: usually within noise"},
+    {DType::kFp8E4m3, "accuracy: usually within noise", true},
     {DType::kInt8, "accuracy: usually within noise with scales per channel"},
     {DType::kQ4_0, "accuracy: a visible loss on small models"},
-    {DType::kNvfp4, "accuracy: small loss with calibration"},
-    {DType::kMxfp4, "accuracy: small loss, more than nvfp4"},
+    {DType::kNvfp4, "accuracy: small loss with calibration", true},
+    {DType::kMxfp4, "accuracy: small loss with calibration"},
     {DType::kInt4, "accuracy: small loss with calibration (GPTQ, AWQ)"},
-    {DType::kTq2_0, "accuracy: only for models trained ternary"},
 }};
 
 void type_knobs(Study& study, const machine::Chip& chip, const Plan& plan, bool has_cache, bool training) {
@@ -241,6 +242,7 @@ void type_knobs(Study& study, const machine::Chip& chip, const Plan& plan, bool 
     for (const TypeChoice& choice : kWeightChoices) {
       if (info(choice.type).bits_per_value >= info(weight).bits_per_value) continue;
       if (choice.type == DType::kBf16Lossless12 && weight != DType::kBf16) continue;
+      if (choice.needs_arithmetic && machine::product_rate(chip, info(choice.type).native) <= FlopPerSecond{}) continue;
       study.plan(fmt::format("weights {} -> {}", name(weight), name(choice.type)), choice.caveat,
                  [&](Plan& p) { p.set_type(Role::kWeight, choice.type); });
     }
@@ -314,11 +316,15 @@ void software_knobs(Study& study, const model::Phase& phase, const machine::Mach
   const bool has_cache = study.estimate().memory.by_role[static_cast<std::size_t>(Role::kKvCache)] > Bytes{};
   phase_knobs(study, phase);
   type_knobs(study, machine.chip(), plan, has_cache, training);
-  for (int f = static_cast<int>(plan.fusion) + 1; f <= static_cast<int>(model::Fusion::kIdeal); ++f) {
-    const auto fusion = static_cast<model::Fusion>(f);
-    study.plan(fmt::format("fusion {} -> {}", name(plan.fusion), name(fusion)),
-               fusion == model::Fusion::kIdeal ? "a bound: needs kernels written for this model" : "",
-               [&](Plan& p) { p.fusion = fusion; });
+  // From the least fused to the most.
+  constexpr std::array kLevels = {model::Fusion::kEager, model::Fusion::kEagerFlash, model::Fusion::kUnfusedAttention,
+                                  model::Fusion::kStandard, model::Fusion::kIdeal};
+  const auto* current = std::find(kLevels.begin(), kLevels.end(), plan.fusion);
+  for (const auto* level = current; level != kLevels.end(); ++level) {
+    if (level == current || *level == model::Fusion::kUnfusedAttention) continue;
+    study.plan(fmt::format("fusion {} -> {}", name(plan.fusion), name(*level)),
+               *level == model::Fusion::kIdeal ? "a bound: needs kernels written for this model" : "",
+               [&](Plan& p) { p.fusion = *level; });
   }
   if (plan.stack == Stack::kEager) {
     study.plan("stack eager -> engine", "captured graphs: no launch from the host per kernel",
