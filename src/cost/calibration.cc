@@ -52,9 +52,10 @@ constexpr std::array<Member<AttentionDecodeConstants>, 7> kDecodeMembers = {{
     {{"per_wave", "s"}, &AttentionDecodeConstants::per_wave},
     {{"peak_share", "1"}, &AttentionDecodeConstants::peak_share},
 }};
-constexpr std::array<Member<StreamConstants>, 2> kStreamMembers = {{
+constexpr std::array<Member<StreamConstants>, 3> kStreamMembers = {{
     {{"memory_share", "1"}, &StreamConstants::memory_share},
     {{"fixed", "s"}, &StreamConstants::fixed},
+    {{"eager_fixed", "s"}, &StreamConstants::eager_fixed},
 }};
 constexpr std::array<Member<HostConstants>, 5> kHostMembers = {{
     {{"per_step", "s"}, &HostConstants::per_step},
@@ -92,6 +93,7 @@ constexpr std::array<std::string_view, static_cast<std::size_t>(AttentionKernel:
 constexpr std::array<std::string_view, 5> kStackNames = {"engine", "compiled", "llamacpp", "megatron", "eager"};
 constexpr std::array<std::string_view, static_cast<std::size_t>(StreamClass::kCount)> kStreamNamesByClass = {
     "elementwise", "activation", "rope", "norm", "softmax", "embedding", "optimizer", "loss"};
+constexpr std::string_view kSimple = " simple";  // ends the variant of streams with one element per thread
 constexpr std::array<std::string_view, 5> kKindNames = {"gpu", "cpu", "tpu", "dataflow", "npu"};
 
 template <std::size_t N>
@@ -199,7 +201,13 @@ struct Chooser {
       if (old(wanted) && old(found)) return 15;
       return 60;
     }
-    if (set_class == SetClass::kStream) return found == "elementwise" ? 15 : std::numeric_limits<double>::infinity();
+    if (set_class == SetClass::kStream) {
+      if (wanted.ends_with(kSimple)) {
+        wanted.remove_suffix(kSimple.size());
+        if (found == wanted) return 15;
+      }
+      return found == "elementwise" ? 25 : std::numeric_limits<double>::infinity();
+    }
     if (set_class == SetClass::kAttentionDecode) return 15;
     if (set_class == SetClass::kHost) return std::numeric_limits<double>::infinity();
     return 15;  // block-scaled products fall back to tensor-scaled ones
@@ -386,6 +394,7 @@ ChipCalibration CalibrationTable::resolve(const machine::Chip& chip, const Softw
     c.inverse_product_rate[fp32] = 1 / c.product_rate[fp32];
   }
   const std::string_view scaling = software.scaling == Scaling::kBlock ? "block" : "";
+  const bool simple = software.streams == StreamKernels::kSimple;
   const bool legacy = software.attention == AttentionKernel::kFlash1 || software.attention == AttentionKernel::kTriton ||
                       software.attention == AttentionKernel::kFlash2;
   const std::string_view stack =
@@ -414,11 +423,17 @@ ChipCalibration CalibrationTable::resolve(const machine::Chip& chip, const Softw
   c.attention_decode_grouped_8bit =
       resolve_one(chooser, kDecodeMembers, SetClass::kAttentionDecode, Arithmetic::kFp8, "grouped");
   for (std::size_t i = 0; i < c.stream.size(); ++i) {
-    c.stream[i] = resolve_one(chooser, kStreamMembers, SetClass::kStream, Arithmetic::kBf16, kStreamNamesByClass[i]);
+    c.stream[i] = resolve_one(chooser, kStreamMembers, SetClass::kStream, Arithmetic::kBf16,
+                              std::string(kStreamNamesByClass[i]) + std::string(simple ? kSimple : ""));
   }
   for (std::size_t i = 0; i < c.host.size(); ++i) {
     const Choice choice = chooser.choose(SetClass::kHost, Arithmetic::kBf16, kStackNames[i]);
     if (choice.set != nullptr) assign(c.host[i], kHostMembers, *choice.set);
+  }
+  if (software.sustained) {
+    for (auto* gemm : {&c.gemm, &c.gemm_weight_only, &c.grouped_gemm}) {
+      for (GemmConstants& g : *gemm) g.peak_share *= c.host[0].product_share;
+    }
   }
   return c;
 }
@@ -512,6 +527,7 @@ bool known_variant(SetClass set_class, std::string_view variant) {
     case SetClass::kAttentionDecode:
       return variant == "multi_head" || variant == "grouped";
     case SetClass::kStream:
+      if (variant.ends_with(kSimple)) variant.remove_suffix(kSimple.size());
       return index_of(kStreamNamesByClass, variant).has_value();
     case SetClass::kHost:
       return index_of(kStackNames, variant).has_value();

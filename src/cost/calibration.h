@@ -34,11 +34,18 @@ enum class Scaling : std::uint8_t { kTensor, kBlock };
 
 enum class Stack : std::uint8_t;  // plan.h
 
+// How bandwidth-bound kernels are written: vectorised loads and fused reductions (frameworks and today's engines), or one
+// element per thread (vLLM's own kernels of 2023 and early 2024).
+enum class StreamKernels : std::uint8_t { kVectorised, kSimple };
+
 // Facts about the software that choose between constant sets of one chip.
 struct Software {
   AttentionKernel attention = AttentionKernel::kEngine;
   Scaling scaling = Scaling::kTensor;
   std::optional<Stack> stack;  // whose product kernels run; empty = the vendor library's and the engines'
+  StreamKernels streams = StreamKernels::kVectorised;
+  // Products follow each other under the chip's power limit: HostConstants::product_share of `engine` applies.
+  bool sustained = false;
 };
 
 // C = A B.  t = t0 + (t_tile^4 + t_mem^4)^(1/4), see kernel_time.cc.
@@ -87,6 +94,7 @@ struct AttentionDecodeConstants {
 struct StreamConstants {
   double memory_share = 0.8;
   double fixed = 3e-6;
+  double eager_fixed = 0;  // s more when launched from the host and awaited
   double log_low = -0.3, log_high = 0.3;
   Distance distance = Distance::kGeneric;
 };

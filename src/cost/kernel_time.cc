@@ -46,6 +46,27 @@ Traffic traffic(const model::Work& work, const Operands& o) {
   return t;
 }
 
+// Bytes per value of a type as the product units take it.
+double native_bytes(Arithmetic a) {
+  switch (a) {
+    case Arithmetic::kFp64:
+      return 8;
+    case Arithmetic::kFp32:
+    case Arithmetic::kTf32:
+      return 4;
+    case Arithmetic::kBf16:
+    case Arithmetic::kFp16:
+      return 2;
+    case Arithmetic::kFp8:
+    case Arithmetic::kInt8:
+      return 1;
+    case Arithmetic::kFp6:
+      return 0.75;
+    default:
+      return 0.5;
+  }
+}
+
 // The two roofs of a product overlap almost fully: a p-norm of 4 is between the sum and the maximum (fits gave 3.4 to 4.7).
 double norm4(double a, double b) {
   a *= a;
@@ -141,8 +162,14 @@ double tile_time(Product p, double inverse_rate, const GemmConstants& c, const C
 }
 
 // t = t0 + (t_tile^4 + t_mem^4)^(1/4) + quantisation of A;  t_mem = bytes/(W em) + Bh
-KernelTime product_time(const Product& p, const Traffic& t, const GemmConstants& c, const Operands& o,
-                        const ChipCalibration& chip) {
+KernelTime product_time(Product p, Traffic t, const GemmConstants& c, const Operands& o, const ChipCalibration& chip) {
+  const bool cast = o.activation_cast && c.activation_cast_bytes > 0;
+  if (cast) {  // the product reads the quantised copy
+    const double narrow = std::min(p.a_bytes, native_bytes(o.arithmetic));
+    t.activation -= (p.a_bytes - narrow) * p.m * p.k * p.batch;
+    place(t, o);
+    p.a_bytes = narrow;
+  }
   KernelTime r = start(t, c.log_low, c.log_high, c.distance);
   const auto type = static_cast<std::size_t>(o.arithmetic);
   const double inverse_rate = chip.inverse_product_rate[type] / (c.peak_share * o.product_speedup) * o.weight_density;
@@ -150,7 +177,8 @@ KernelTime product_time(const Product& p, const Traffic& t, const GemmConstants&
   r.memory =
       t.cold_seconds / c.memory_share + t.hot_bytes / (c.l2_ratio * chip.memory_bandwidth) + (o.weights_on_chip ? 0.0 : c.fill);
   r.fixed = c.fixed;
-  if (c.activation_cast_bytes > 0) {
+  r.eager = c.eager_fixed;
+  if (cast) {
     r.special = c.activation_cast_bytes * p.m * p.k * p.batch * o.activation_seconds_per_byte;
   }
   r.time = r.fixed + r.special + norm4(r.compute, r.memory);
@@ -170,6 +198,7 @@ KernelTime stream_time(StreamClass stream, const model::Work& work, const Operan
   r.memory = t.cold_seconds / c.memory_share + t.hot_bytes / (4 * chip.memory_bandwidth);
   r.special = work.vector.value() / chip.vector_rate + work.exponentials / chip.exponential_rate;
   r.fixed = c.fixed;
+  r.eager = c.eager_fixed;
   r.time = r.fixed + std::max(r.memory, r.special);
   return r;
 }
@@ -279,7 +308,7 @@ struct TimeOf {
     KernelTime r = start(t, c.log_low, c.log_high, c.distance);
     r.compute = 2 * rows * n * k * chip.inverse_product_rate[type] / (c.peak_share * o.product_speedup) * o.weight_density;
     r.memory = t.cold_seconds / c.memory_share + t.hot_bytes / (c.l2_ratio * chip.memory_bandwidth) + c.fill;
-    r.special = c.activation_cast_bytes * pairs * k * o.activation_seconds_per_byte;
+    if (o.activation_cast) r.special = c.activation_cast_bytes * pairs * k * o.activation_seconds_per_byte;
     r.fixed = c.fixed;
     r.time = r.fixed + r.special + norm4(r.compute, r.memory);
     return r;

@@ -34,8 +34,9 @@ struct Operands {
   double weight_cached_share = 0;
   double activation_cached_share = 0;
   double kv_cached_share = 0;
-  double routing_skew = 0;    // exponent of the power law of tokens per expert; 0 = experts chosen uniformly
-  double routing_shards = 1;  // ranks that share the experts; the heaviest one is what is timed (with routing_skew)
+  bool activation_cast = true;  // low-precision products quantise their activations first; false: they arrive quantised
+  double routing_skew = 0;      // exponent of the power law of tokens per expert; 0 = experts chosen uniformly
+  double routing_shards = 1;    // ranks that share the experts; the heaviest one is what is timed (with routing_skew)
 };
 
 // What the time consists of. `compute` and `memory` are the two roofs after utilisation; `fixed` is launch, fill and
@@ -47,6 +48,7 @@ struct KernelTime {
   double memory = 0;
   double special = 0;  // exponentials and element-wise units
   double fixed = 0;
+  double eager = 0;  // s more if launched from the host and awaited, as benchmarks without graphs do; not part of `time`
   double weight_bytes = 0, activation_bytes = 0, kv_bytes = 0, state_bytes = 0;
   double log_low = 0, log_high = 0;
   std::uint8_t distance = 0;  // how far the calibration is from this chip: see Distance

@@ -1,0 +1,98 @@
+#include "validate/kernel_case.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "validate/e2e_text.h"
+
+namespace rooftree::validate {
+
+Prediction predict(const KernelCase& kernel_case, const std::vector<model::Work>& work,
+                   const cost::ChipCalibration& constants) {
+  Prediction p;
+  for (std::size_t i = 0; i < kernel_case.terms.size(); ++i) {
+    const Term& term = kernel_case.terms[i];
+    const cost::KernelTime t = cost::kernel_time(term.op, work[i], term.operands, constants);
+    double time = t.time;
+    if (kernel_case.timing == Timing::kEager) time += t.eager;
+    time *= term.count;
+    p.time += time;
+    p.low += time * std::exp(t.log_low);
+    p.high += time * std::exp(t.log_high);
+  }
+  return p;
+}
+
+Prediction predict(const KernelCase& kernel_case, const cost::ChipCalibration& constants) {
+  std::vector<model::Work> work;
+  work.reserve(kernel_case.terms.size());
+  for (const Term& term : kernel_case.terms) work.push_back(model::work(term.op));
+  return predict(kernel_case, work, constants);
+}
+
+void KernelAdapter::read(const Row& row, Context& context, Outcome& outcome) {
+  for (KernelCase& k : kernels(row, context, outcome)) {
+    const Prediction ours = predict(k, context.constants(*k.chip, k.software));
+    // The baseline knows nothing of caches either: every operand comes from main memory.
+    KernelCase cold = k;
+    for (Term& term : cold.terms) {
+      term.operands.weight_cached_share = term.operands.activation_cached_share = term.operands.kv_cached_share = 0;
+    }
+    Case c;
+    c.what = std::move(k.what);
+    c.group = std::move(k.group);
+    c.measured = k.measured;
+    c.predicted = ours.time;
+    c.low = ours.low;
+    c.high = ours.high;
+    c.baseline = predict(cold, context.datasheet(*k.chip)).time;
+    outcome.cases.push_back(std::move(c));
+  }
+}
+
+const machine::Chip* chip_named(std::string_view text, Context& context) {
+  if (text.empty()) return nullptr;
+  if (const machine::Machine* exact = context.machine(text)) return &exact->chip();
+  auto device = parse_device(text);
+  if (!device) return nullptr;
+  const machine::Machine* machine = context.machine(device->chip);
+  return machine != nullptr ? &machine->chip() : nullptr;
+}
+
+machine::Chip share_of_chip(const machine::Chip& chip, int parts) {
+  machine::Chip part = chip;
+  const double share = 1.0 / parts;
+  part.id += "/" + std::to_string(parts);
+  part.cores = std::max(1, chip.cores / parts);
+  for (machine::ArithmeticRate& r : part.arithmetic) {
+    r.matrix *= share;
+    r.vector *= share;
+  }
+  for (machine::MemoryLevel& level : part.ladder) {
+    level.capacity *= share;
+    level.bandwidth *= share;
+    level.write_bandwidth *= share;
+    level.instances = std::max(1, level.instances / parts);
+  }
+  part.power_max *= share;
+  part.power_idle *= share;
+  return part;
+}
+
+cost::Operands plain_operands(const machine::Chip& chip, Arithmetic arithmetic) {
+  cost::Operands o;
+  o.arithmetic = arithmetic;
+  const double pace = 1 / chip.main_memory().bandwidth.value();
+  o.weight_seconds_per_byte = pace;
+  o.activation_seconds_per_byte = pace;
+  o.kv_seconds_per_byte = pace;
+  return o;
+}
+
+double shared_cache_bytes(const machine::Chip& chip) {
+  if (chip.ladder.size() < 2) return 0;
+  const machine::MemoryLevel& last = chip.ladder[chip.ladder.size() - 2];
+  return last.capacity.value() / std::max(1, last.instances);
+}
+
+}  // namespace rooftree::validate

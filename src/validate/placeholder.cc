@@ -1,1 +1,0 @@
-namespace rooftree::validate {}  // replaced by the scoreboard
