@@ -285,7 +285,7 @@ void Estimator::estimate_into(const model::Graph& graph, Estimate& out) const {
   std::array<double, 5> by_distance{};
   std::array<ExpCache, kErrorClasses> exp_low, exp_high;
   double operators_time = 0, host_time = 0, transfer_time = 0, roof_total = 0;
-  double flop = 0, bytes_dram = 0, bytes_on_chip = 0, bytes_link = 0, bytes_disk = 0, kernels = 0;
+  double flop = 0, peak_time = 0, bytes_dram = 0, bytes_on_chip = 0, bytes_link = 0, bytes_disk = 0, kernels = 0;
   double first_fill = 0;
   bool fill_from_disk = false;
 
@@ -316,14 +316,15 @@ void Estimator::estimate_into(const model::Graph& graph, Estimate& out) const {
       const bool of_weights = operands == &weight_operands || operands == &expert_operands;
       const double executed = of_weights ? work.product.value() * executed_share : work.product.value();
       double roof_bytes = 0;
-      for (std::size_t r = 0; r < roof_per_value.size(); ++r)
+      for (std::size_t r = 0; r < roof_per_value.size(); ++r) {
         roof_bytes += (work.read[r] + work.written[r]) * roof_per_value[r];
+      }
       if (operands == &expert_operands) [[unlikely]] {
         const double extra = types_.expert_weight_bytes / types_.weight_bytes - 1;
         roof_bytes += work.read[at(Role::kWeight)] * extra * roof_per_value[at(Role::kWeight)];
       }
-      const double roof =
-          std::max(roof_bytes, executed * (operands == &attention_operands ? attention_flop_time : weight_flop_time));
+      const double at_peak = executed * (operands == &attention_operands ? attention_flop_time : weight_flop_time);
+      const double roof = std::max(roof_bytes, at_peak);
       const double time = std::max(kt.time, roof);
 
       OperatorEstimate& line = out.operators[slot++];
@@ -357,6 +358,7 @@ void Estimator::estimate_into(const model::Graph& graph, Estimate& out) const {
       line.bound = bound;
 
       flop += line_flop;
+      peak_time += at_peak * repeat;
       bytes_dram += dram;
       bytes_on_chip += on_chip;
       by_distance[kt.distance] += time * repeat;
@@ -399,13 +401,12 @@ void Estimator::estimate_into(const model::Graph& graph, Estimate& out) const {
     host_time += (with_host - device) * repeat;
 
     // Transfers run beside the computation of the block before.
-    double total = with_host;
     if (placed.spills) [[unlikely]] {
       // Everything crosses the link, reads and writes in opposite directions; the disk's part also waits for the disk.
       const double link_time = std::max(in_host, out_host) * ladder_.host.seconds_per_byte;
       const double disk_time = in_disk * ladder_.disk.seconds_per_byte;
       const double transfer = std::max(link_time, disk_time);
-      total = std::max(with_host, transfer);
+      const double total = std::max(with_host, transfer);
       transfer_time += (total - with_host) * repeat;
       roof_block = std::max(roof_block, std::max(link_time * kHostLinkShare, disk_time));
       bytes_link += (in_host + out_host) * repeat * (ladder_.host.capacity > 0 ? 1 : 0);
@@ -485,7 +486,7 @@ void Estimator::estimate_into(const model::Graph& graph, Estimate& out) const {
   out.tokens = static_cast<double>(graph.tokens_processed > 0 ? graph.tokens_processed : graph.sequences);
   const double per_second = time > 0 ? 1 / time : 0;
   out.tokens_per_second = out.tokens * per_second;
-  out.utilisation_compute = flop * weight_flop_time * per_second;
+  out.utilisation_compute = peak_time * per_second;
   out.utilisation_dram = bytes_dram * ladder_.memory.seconds_per_byte * per_second;
   out.utilisation_host_link =
       chip.host_link_per_direction > BytesPerSecond{} ? bytes_link / chip.host_link_per_direction.value() * per_second : 0;

@@ -78,7 +78,7 @@ struct Estimate {
   Interval<Joules> energy;
   Interval<Dollars> money;  // price of the chip times time; zero if no price is known
   PriceBasis price_basis{};
-  double utilisation_compute = 0;  // flop / (time * peak)
+  double utilisation_compute = 0;  // products / (time * dense peak of each product's own type)
   double utilisation_dram = 0;     // bytes_dram / (time * bandwidth)
   double utilisation_host_link = 0;
   std::vector<OperatorEstimate> operators;

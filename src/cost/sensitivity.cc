@@ -58,35 +58,36 @@ class Study {
   [[nodiscard]] const Estimate& estimate() const { return estimate_; }
 
   // A changed machine; the calibrated shares stay those of the chip, its rates follow.
-  void hardware(std::string knob, std::string note, const std::function<void(machine::Machine&)>& change) {
+  void hardware(std::string knob, const std::string& note, const std::function<void(machine::Machine&)>& change) {
     machine::Machine changed = machine_;
     change(changed);
     const Estimate e = Estimator(changed, table_, plan_).estimate(graph_);
-    add(Kind::kHardware, std::move(knob), std::move(note), e);
+    add(Kind::kHardware, std::move(knob), note, e);
   }
 
-  void calibrated(std::string knob, std::string note, const std::function<void(ChipCalibration&)>& change) {
+  void calibrated(std::string knob, const std::string& note, const std::function<void(ChipCalibration&)>& change) {
     ChipCalibration changed = calibration_;
     change(changed);
-    add(Kind::kHardware, std::move(knob), std::move(note), Estimator(machine_, changed, plan_).estimate(graph_));
+    add(Kind::kHardware, std::move(knob), note, Estimator(machine_, changed, plan_).estimate(graph_));
   }
 
-  void plan(std::string knob, std::string note, const std::function<void(Plan&)>& change) {
+  void plan(std::string knob, const std::string& note, const std::function<void(Plan&)>& change) {
     Plan changed = plan_;
     change(changed);
     const Estimator estimator(machine_, table_, changed);
     if (changed.fusion == plan_.fusion) {
-      add(Kind::kSoftware, std::move(knob), std::move(note), estimator.estimate(graph_));
+      add(Kind::kSoftware, std::move(knob), note, estimator.estimate(graph_));
       return;
     }
     const Result<model::Graph> graph = model_.build(phase_, changed.fusion);
-    if (graph) add(Kind::kSoftware, std::move(knob), std::move(note), estimator.estimate(*graph));
+    if (graph) add(Kind::kSoftware, std::move(knob), note, estimator.estimate(*graph));
   }
 
-  void phase(std::string knob, std::string note, const model::Phase& changed) {
+  void phase(std::string knob, const std::string& note, const model::Phase& changed) {
     const Result<model::Graph> graph = model_.build(changed, plan_.fusion);
-    if (graph)
-      add(Kind::kSoftware, std::move(knob), std::move(note), Estimator(machine_, calibration_, plan_).estimate(*graph));
+    if (graph) {
+      add(Kind::kSoftware, std::move(knob), note, Estimator(machine_, calibration_, plan_).estimate(*graph));
+    }
   }
 
   std::vector<Sensitivity> ranked() && {
@@ -96,7 +97,7 @@ class Study {
   }
 
  private:
-  void add(Kind kind, std::string knob, std::string note, const Estimate& e) {
+  void add(Kind kind, std::string knob, const std::string& note, const Estimate& e) {
     const PerToken now = per_token(e);
     // No advice: what needs more memory than there is. Times of a plan that does not fit are those of another machine.
     if (base_.fits && !now.fits) return;
