@@ -1,0 +1,254 @@
+#include "report/analysis.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <utility>
+
+#include "base/unit_text.h"
+#include "report/text.h"
+
+namespace rooftree::report {
+namespace {
+
+std::string sentence(std::string text) {
+  if (!text.empty() && text.front() >= 'a' && text.front() <= 'z' && text.find(' ') != std::string::npos) {
+    // Ids and type names ("bf16 weights …") keep their case.
+    const std::string first = text.substr(0, text.find(' '));
+    const bool word = std::all_of(first.begin(), first.end(), [](char c) { return (c >= 'a' && c <= 'z') || c == '\''; });
+    if (word) text.front() = static_cast<char>(text.front() - 'a' + 'A');
+  }
+  if (!text.empty() && text.back() != '.') text += '.';
+  return text;
+}
+
+void add_notes(std::vector<std::string> facts, Analysis& a) {
+  const machine::Machine& machine = a.machine;
+  const machine::Chip& chip = machine.chip();
+  // The regime sentence says this already.
+  const std::string streaming = fmt::format("weights stream from {} once per step", chip.main_memory().name);
+  for (std::string& fact : facts) {
+    if (fact != streaming) a.notes.push_back(sentence(std::move(fact)));
+  }
+  if (machine.chip_count() > 1) {
+    a.notes.push_back(
+        fmt::format("{} has {} chips; this is the cost on one of them. Splitting a model over chips is a question for `plan`.",
+                    machine.id, count(machine.chip_count())));
+  }
+  std::string doubtful;
+  int count = 0;
+  for (const auto& [path, provenance] : chip.provenance) {
+    const bool used = path.find("bandwidth") != std::string::npos || path.find("matrix") != std::string::npos ||
+                      path == "power_max" || path.find("capacity") != std::string::npos;
+    if (!provenance.doubtful || !used) continue;
+    if (++count <= 3) doubtful += (doubtful.empty() ? "" : ", ") + path;
+  }
+  if (count > 0) {
+    a.notes.push_back(fmt::format("Doubtful in the catalogue: {}{} (`rooftree machines {}` shows the sources).", doubtful,
+                                  count > 3 ? fmt::format(" and {} more", count - 3) : "", chip.id));
+  }
+}
+
+}  // namespace
+
+void describe(const model::Graph& graph, std::vector<std::string> facts, Analysis& a) {
+  a.operators.clear();
+  a.notes.clear();
+  a.parameters = parameter_count(graph);
+  a.counts_samples =
+      a.phase.kind != model::Phase::Kind::kDecode && a.phase.tokens > 1 && graph.tokens_processed == graph.sequences;
+  for (const cost::OperatorEstimate& op : a.estimate.operators) {
+    ROOFTREE_CHECK(op.block < graph.blocks.size() && op.node < graph.blocks[op.block].nodes.size(),
+                   "the estimate names an operator that the graph does not have");
+    const model::Block& block = graph.blocks[op.block];
+    const model::Node& node = block.nodes[op.node];
+    a.operators.push_back({.block = block.name,
+                           .repeat = static_cast<double>(block.repeat),
+                           .name = node.name,
+                           .kind = model::kind(node.op),
+                           .pass = node.pass,
+                           .count = op.count,
+                           .time = op.time,
+                           .flop = op.flop,
+                           .bytes_dram = op.bytes_dram,
+                           .bytes_on_chip = op.bytes_on_chip,
+                           .bound = op.bound,
+                           .distance = op.distance});
+  }
+  add_notes(std::move(facts), a);
+}
+
+Result<Analysis> analyze(const model::Model& model, const machine::Machine& machine, const model::Phase& phase,
+                         const cost::Plan& plan, const cost::CalibrationTable& calibration, const AnalyzeOptions& options) {
+  ROOFTREE_TRY_VOID(cost::check_plan(plan));
+  ROOFTREE_TRY(const model::Graph graph, model.build(phase, plan.fusion));
+  Analysis a;
+  a.model_id = model.id;
+  a.model_name = model.name;
+  a.machine = machine;
+  a.phase = phase;
+  a.plan = plan;
+  const cost::Estimator estimator(machine, calibration, plan);
+  a.estimate = estimator.estimate(graph);
+  describe(graph, estimator.explain(graph, a.estimate), a);
+  if (model.max_context > 0 && phase.past + phase.tokens > model.max_context) {
+    a.notes.push_back(fmt::format("{} positions are more than the {} that {} was made for.", phase.past + phase.tokens,
+                                  model.max_context, model.name));
+  }
+  if (options.with_sensitivities) a.sensitivities = cost::sensitivities(model, phase, machine, calibration, plan);
+  if (options.with_crossing && phase.kind == model::Phase::Kind::kDecode) {
+    ROOFTREE_TRY(a.crossing, ridge_crossing(model, phase, estimator));
+  }
+  return a;
+}
+
+std::optional<double> joules_per_token(const cost::Estimate& e) {
+  if (e.tokens <= 0 || !e.has_energy || e.energy.best.value() <= 0) return std::nullopt;
+  return e.energy.best.value() / e.tokens;
+}
+
+std::optional<double> dollars_per_token(const cost::Estimate& e) {
+  if (e.tokens <= 0 || e.money.best.value() <= 0) return std::nullopt;
+  return e.money.best.value() / e.tokens;
+}
+
+std::optional<double> utilisation_on_chip(const Analysis& a) {
+  const auto& ladder = a.machine.chip().ladder;
+  if (ladder.size() < 2 || a.estimate.time.best.value() <= 0) return std::nullopt;
+  const BytesPerSecond bandwidth = ladder[ladder.size() - 2].bandwidth;
+  if (bandwidth.value() <= 0) return std::nullopt;
+  return a.estimate.bytes_on_chip / (a.estimate.time.best * bandwidth);
+}
+
+std::string_view progress_unit(const Analysis& a) { return a.counts_samples ? "sample" : "token"; }
+
+std::string phase_text(const model::Phase& phase) {
+  switch (phase.kind) {
+    case model::Phase::Kind::kPrefill:
+      return fmt::format("prefill of {} tokens{}, batch {}", phase.tokens,
+                         phase.past > 0 ? fmt::format(" after {} cached", phase.past) : "", phase.batch);
+    case model::Phase::Kind::kDecode:
+      return fmt::format("decode, batch {}, context {}", phase.batch, phase.past + 1);
+    case model::Phase::Kind::kTrain:
+      return fmt::format("training step, batch {} x {} tokens", phase.batch, phase.tokens);
+  }
+  return {};
+}
+
+std::string_view name(model::Recompute recompute) {
+  switch (recompute) {
+    case model::Recompute::kNone:
+      return "none";
+    case model::Recompute::kSelective:
+      return "selective";
+    case model::Recompute::kFull:
+      return "full";
+  }
+  return {};
+}
+
+std::string sparsity_text(const cost::Sparsity& sparsity) {
+  switch (sparsity.kind) {
+    case cost::Sparsity::Kind::kDense:
+      return "dense";
+    case cost::Sparsity::Kind::k2to4:
+      return "2:4";
+    case cost::Sparsity::Kind::kBlock:
+      return fmt::format("block:{}", sparsity.density);
+  }
+  return {};
+}
+
+std::string plan_text(const model::Phase& phase, const cost::Plan& plan) {
+  using model::Role;
+  std::string text = fmt::format("{} weights", rooftree::name(plan.type(Role::kWeight)));
+  if (plan.sparsity.kind != cost::Sparsity::Kind::kDense) text += fmt::format(" ({} sparse)", sparsity_text(plan.sparsity));
+  if (phase.kind == model::Phase::Kind::kTrain) {
+    text += fmt::format(", {} activations, {} gradients, {}, recompute {}", rooftree::name(plan.type(Role::kActivation)),
+                        rooftree::name(plan.type(Role::kGradient)), model::name(phase.optimizer), name(phase.recompute));
+  } else {
+    text += fmt::format(", {} KV cache, {} activations", rooftree::name(plan.type(Role::kKvCache)),
+                        rooftree::name(plan.type(Role::kActivation)));
+  }
+  return text + fmt::format(", {} stack, {} fusion", cost::name(plan.stack), model::name(plan.fusion));
+}
+
+Result<RidgeCrossing> ridge_crossing(const model::Model& model, model::Phase phase, const cost::Estimator& estimator,
+                                     std::int64_t largest) {
+  model::Graph graph;
+  cost::Estimate estimate;
+  const auto fits = [&](std::int64_t batch) -> Result<bool> {
+    phase.batch = batch;
+    ROOFTREE_TRY_VOID(model.build_into(phase, estimator.plan().fusion, graph));
+    estimator.estimate_into(graph, estimate);
+    return estimate.memory.fits;
+  };
+  RidgeCrossing result;
+  result.searched = largest;
+  result.batch = cost::ridge_batch(model, phase, estimator, largest);
+  ROOFTREE_TRY(const bool one_fits, fits(1));
+  if (!one_fits) return result;
+  // Memory grows with the batch: doubling finds the first power of two that does not fit, bisection the last batch that does.
+  std::int64_t below = 1;
+  std::int64_t above = 0;
+  while (above == 0) {
+    if (below >= largest) {
+      result.largest_fitting = largest;
+      return result;
+    }
+    const std::int64_t next = std::min(largest, below * 2);
+    ROOFTREE_TRY(const bool ok, fits(next));
+    (ok ? below : above) = next;
+  }
+  while (above - below > 1) {
+    const std::int64_t middle = below + (above - below) / 2;
+    ROOFTREE_TRY(const bool ok, fits(middle));
+    (ok ? below : above) = middle;
+  }
+  result.largest_fitting = below;
+  return result;
+}
+
+Result<std::vector<std::int64_t>> parse_sweep_values(std::string_view text, std::string_view where) {
+  constexpr std::size_t kMost = 64;
+  constexpr std::int64_t kLargest = std::int64_t{1} << 40;
+  std::vector<std::int64_t> values;
+  const auto bad = [&](std::string_view found) {
+    return Error{
+        ErrorCode::kParse,
+        fmt::format("{}: \"{}\"; expected whole numbers from 1 and ranges that double, like 1,2,4..256", where, found)};
+  };
+  const auto read = [&](std::string_view part) -> std::optional<std::int64_t> {
+    std::int64_t value = 0;
+    const auto [end, code] = std::from_chars(part.data(), part.data() + part.size(), value);
+    if (code != std::errc{} || end != part.data() + part.size() || value < 1 || value > kLargest) return std::nullopt;
+    return value;
+  };
+  std::size_t position = 0;
+  while (position <= text.size()) {
+    const std::size_t comma = std::min(text.find(',', position), text.size());
+    const std::string_view part = text.substr(position, comma - position);
+    position = comma + 1;
+    const std::size_t dots = part.find("..");
+    const auto first = read(part.substr(0, dots));
+    if (!first) return bad(part);
+    if (dots == std::string_view::npos) {
+      values.push_back(*first);
+      continue;
+    }
+    const auto last = read(part.substr(dots + 2));
+    if (!last || *last < *first) return bad(part);
+    for (std::int64_t v = *first; v < *last; v *= 2) values.push_back(v);
+    values.push_back(*last);
+  }
+  std::sort(values.begin(), values.end());
+  values.erase(std::unique(values.begin(), values.end()), values.end());
+  if (values.size() > kMost) {
+    return Error{ErrorCode::kInvalid, fmt::format("{}: {} values; expected at most {}", where, values.size(), kMost)};
+  }
+  return values;
+}
+
+}  // namespace rooftree::report
