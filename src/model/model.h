@@ -34,8 +34,9 @@ struct Phase {
   bool all_logits = false;  // prefill: logits of every position (scoring) instead of the last one per sequence
   std::int64_t images = 0;  // per sequence, for models with a vision tower: prefill and training run the tower over them;
                             // the positions that they fill are part of `tokens` (or of the cross-attention)
-  std::int64_t source =
-      0;  // encoder-decoder: encoder positions; 0 = `tokens` in prefill and training, the model's own in decode
+  // Encoder-decoder: encoder positions; 0 = the model's own (Whisper, decode), else `tokens`. Prefill of T5 encodes and decodes
+  // one start token; Whisper's encodes and decodes a prompt of `tokens`.
+  std::int64_t source = 0;
 
   static Phase prefill(std::int64_t batch, std::int64_t tokens, std::int64_t past = 0);
   static Phase decode(std::int64_t batch, std::int64_t context);
