@@ -22,7 +22,7 @@ struct Member {
   ConstantName name;
   double C::*member;
 };
-constexpr std::array<Member<GemmConstants>, 10> kGemmMembers = {{
+constexpr std::array<Member<GemmConstants>, 12> kGemmMembers = {{
     {{"peak_share", "1"}, &GemmConstants::peak_share},
     {{"memory_share", "1"}, &GemmConstants::memory_share},
     {{"fixed", "s"}, &GemmConstants::fixed},
@@ -33,6 +33,8 @@ constexpr std::array<Member<GemmConstants>, 10> kGemmMembers = {{
     {{"eager_fixed", "s"}, &GemmConstants::eager_fixed},
     {{"core_load", "bytes_per_clock"}, &GemmConstants::core_load_bytes},
     {{"core_flop", "per_clock"}, &GemmConstants::core_flop},
+    {{"core_unpack", "per_clock"}, &GemmConstants::core_unpack},
+    {{"cache_reads_per_row", "1"}, &GemmConstants::cache_reads_per_row},
 }};
 constexpr std::array<Member<AttentionPrefillConstants>, 7> kPrefillMembers = {{
     {{"fixed", "s"}, &AttentionPrefillConstants::fixed},
@@ -180,15 +182,15 @@ struct Chooser {
     return {Distance::kGeneric, 40};
   }
 
-  // Product kernels that belong to one stack serve no other; where a stack has its own, they come before the library's, however
-  // near those are, and a set for a kind of chip comes before another vendor's family.
-  static double stack_penalty(std::string_view wanted, std::string_view found, Distance distance, const ConstantSet& set) {
+  // Product kernels that belong to one stack serve no other, no other width of arithmetic and no other kind of chip; where a
+  // stack has its own, they come before the library's, however near those are, and a set for a kind of chip comes before
+  // another vendor's family.
+  static double stack_penalty(std::string_view wanted, const ConstantSet& set, Distance distance, double arithmetic_rank) {
     const bool of_family = !set.chip.empty() || !set.family.empty();
-    const bool of_stack = index_of(kStackNames, found).has_value();
+    if (!index_of(kStackNames, set.variant).has_value()) return wanted.empty() ? 0 : 60;
     const bool other_kind = distance == Distance::kGeneric && (of_family || set.kind.has_value());
-    if (of_stack && (found != wanted || other_kind)) return std::numeric_limits<double>::infinity();
-    if (of_stack) return of_family && distance >= Distance::kKind ? 9 : 0;
-    return wanted.empty() ? 0 : 60;
+    if (set.variant != wanted || other_kind || arithmetic_rank > 1) return std::numeric_limits<double>::infinity();
+    return of_family && distance >= Distance::kKind ? 9 : 0;
   }
 
   // Attention kernels that nobody measured on any chip borrow from the nearest generation.
@@ -202,6 +204,13 @@ struct Chooser {
       return 60;
     }
     if (set_class == SetClass::kStream) {
+      // A stack's own stream comes before everybody's, however near that is.
+      if (const auto space = wanted.rfind(' ');
+          space != std::string_view::npos && index_of(kStackNames, wanted.substr(space + 1)).has_value()) {
+        wanted = wanted.substr(0, space);
+        if (found == wanted) return 60;
+        return found == "elementwise" ? 85 : std::numeric_limits<double>::infinity();
+      }
       if (wanted.ends_with(kSimple)) {
         wanted.remove_suffix(kSimple.size());
         if (found == wanted) return 15;
@@ -211,6 +220,12 @@ struct Chooser {
     if (set_class == SetClass::kAttentionDecode) return 15;
     if (set_class == SetClass::kHost) return std::numeric_limits<double>::infinity();
     return 15;  // block-scaled products fall back to tensor-scaled ones
+  }
+
+  [[nodiscard]] bool states(SetClass set_class, std::string_view variant) const {
+    return std::any_of(sets.begin(), sets.end(), [&](const ConstantSet& s) {
+      return s.set_class == set_class && s.variant == variant && s.log_low != s.log_high;
+    });
   }
 
   // `stack`: whose product kernels are wanted; empty = nobody's in particular.
@@ -224,7 +239,7 @@ struct Chooser {
       const bool typed = set_class <= SetClass::kAttentionDecode;
       const double arithmetic_rank = typed ? arithmetic_penalty(arithmetic, set.arithmetic) : 0;
       double rank = rank_of_set + arithmetic_rank;
-      if (products) rank += stack_penalty(stack, set.variant, distance_of_set, set);
+      if (products) rank += stack_penalty(stack, set, distance_of_set, arithmetic_rank);
       if (!products || stack.empty() || set.variant != stack) rank += variant_penalty(set_class, variant, set.variant);
       if (rank < best.rank) best = Choice{&set, distance_of_set, arithmetic_rank > 1, rank};
     }
@@ -403,6 +418,7 @@ ChipCalibration CalibrationTable::resolve(const machine::Chip& chip, const Softw
     GemmConstants g = resolve_one(chooser, kGemmMembers, set_class, static_cast<Arithmetic>(arithmetic), variant, stack);
     if (g.core_load_bytes > 0) g.memory_share = std::min(g.memory_share, g.core_load_bytes * core_clocks / c.memory_bandwidth);
     if (g.core_flop > 0) g.peak_share = std::min(g.peak_share, g.core_flop * core_clocks * c.inverse_product_rate[arithmetic]);
+    if (g.core_unpack > 0) g.unpack_seconds = 1 / (g.core_unpack * core_clocks);
     return g;
   };
   for (std::size_t i = 0; i < static_cast<std::size_t>(kArithmeticCount); ++i) {
@@ -423,8 +439,13 @@ ChipCalibration CalibrationTable::resolve(const machine::Chip& chip, const Softw
   c.attention_decode_grouped_8bit =
       resolve_one(chooser, kDecodeMembers, SetClass::kAttentionDecode, Arithmetic::kFp8, "grouped");
   for (std::size_t i = 0; i < c.stream.size(); ++i) {
-    c.stream[i] = resolve_one(chooser, kStreamMembers, SetClass::kStream, Arithmetic::kBf16,
-                              std::string(kStreamNamesByClass[i]) + std::string(simple ? kSimple : ""));
+    std::string variant = std::string(kStreamNamesByClass[i]) + std::string(simple ? kSimple : "");
+    // A stream that a stack runs in its own way: "loss megatron".
+    if (const std::string of_stack = fmt::format("{} {}", kStreamNamesByClass[i], stack);
+        !stack.empty() && chooser.states(SetClass::kStream, of_stack)) {
+      variant = of_stack;
+    }
+    c.stream[i] = resolve_one(chooser, kStreamMembers, SetClass::kStream, Arithmetic::kBf16, variant);
   }
   for (std::size_t i = 0; i < c.host.size(); ++i) {
     const Choice choice = chooser.choose(SetClass::kHost, Arithmetic::kBf16, kStackNames[i]);
@@ -528,6 +549,12 @@ bool known_variant(SetClass set_class, std::string_view variant) {
       return variant == "multi_head" || variant == "grouped";
     case SetClass::kStream:
       if (variant.ends_with(kSimple)) variant.remove_suffix(kSimple.size());
+      for (const std::string_view stack : kStackNames) {
+        if (variant.ends_with(stack) && variant.size() > stack.size() + 1) {
+          variant.remove_suffix(stack.size() + 1);
+          break;
+        }
+      }
       return index_of(kStreamNamesByClass, variant).has_value();
     case SetClass::kHost:
       return index_of(kStackNames, variant).has_value();

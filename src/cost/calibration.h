@@ -62,6 +62,12 @@ struct GemmConstants {
   // lower memory_share and peak_share.
   double core_load_bytes = 0;  // bytes that a core can have on their way divided by the latency (Little's law)
   double core_flop = 0;        // product FLOP beside the other work of the kernel (unpacking, scaling)
+  // Weights that a core widens per clock before the product; 0 = free. The time adds to that of reading them.
+  double core_unpack = 0;
+  double unpack_seconds = 0;  // per weight on the whole chip; follows from core_unpack
+  // Times that a product of few rows reads cached keys and values per row: 1 for kernels that take query heads one by one, 0
+  // for those that read them once for all rows.
+  double cache_reads_per_row = 0;
   double log_low = -0.3, log_high = 0.3;
   Distance distance = Distance::kGeneric;
 };

@@ -265,6 +265,14 @@ KernelTime decode_time(const model::Attention& a, const Traffic& t, const Operan
   return r;
 }
 
+// Narrow weights are widened by the general ALUs on their way to the product: not hidden behind the reads in single-row
+// products.
+void unpack(KernelTime& r, double weights, const GemmConstants& c) {
+  const double seconds = weights * c.unpack_seconds;
+  r.memory += seconds;
+  r.time = r.fixed + r.special + norm4(r.compute, r.memory);
+}
+
 struct TimeOf {
   const model::Work& work;
   const Operands& o;
@@ -274,8 +282,15 @@ struct TimeOf {
     Product p{static_cast<double>(op.m),     static_cast<double>(op.n), static_cast<double>(op.k),
               static_cast<double>(op.batch), o.activation_bytes,        op.weight ? o.weight_bytes : o.activation_bytes};
     const bool widened = o.weight_only && op.weight;
-    const GemmConstants& c = chip.gemm[static_cast<std::size_t>(o.arithmetic)];
-    return product_time(p, traffic(work, o), widened ? gemm_constants(o, chip) : c, o, chip);
+    const GemmConstants& c = widened ? gemm_constants(o, chip) : chip.gemm[static_cast<std::size_t>(o.arithmetic)];
+    Traffic t = traffic(work, o);
+    if (op.cached && op.m <= 16 && c.cache_reads_per_row > 0) {
+      t.kv *= std::max(1.0, c.cache_reads_per_row * p.m);
+      place(t, o);
+    }
+    KernelTime r = product_time(p, t, c, o, chip);
+    if (op.weight && c.unpack_seconds > 0) unpack(r, static_cast<double>(op.n * op.k * op.batch), c);
+    return r;
   }
 
   // Weight bytes of the experts that are hit, arithmetic on the rows of each expert rounded up to the row tile, activations
@@ -311,6 +326,7 @@ struct TimeOf {
     if (o.activation_cast) r.special = c.activation_cast_bytes * pairs * k * o.activation_seconds_per_byte;
     r.fixed = c.fixed;
     r.time = r.fixed + r.special + norm4(r.compute, r.memory);
+    if (!op.writes_gradient && c.unpack_seconds > 0) unpack(r, hit * n * k, c);
     return r;
   }
 

@@ -20,6 +20,9 @@ std::unique_ptr<KernelAdapter> stas00_mamf_gemm();
 std::unique_ptr<KernelAdapter> google_tpu_gemm();
 std::unique_ptr<Adapter> korthikanti_layer_time();
 
+// Whole models on one chip; null for other files.
+std::unique_ptr<Adapter> whole_model(std::string_view file_name);
+
 // The kernel adapter of a file, for tools/fit; null for other files.
 std::unique_ptr<KernelAdapter> make_kernel_adapter(std::string_view file_name);
 

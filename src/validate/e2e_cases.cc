@@ -22,6 +22,13 @@ constexpr std::string_view kParallel = "needs a parallel plan";
 
 Error refusal(std::string_view reason) { return Error{ErrorCode::kInvalid, std::string(reason)}; }
 
+// Reasons are counted, so they do not repeat what the row says.
+template <class T>
+Result<T> known(Result<T> result, std::string_view reason) {
+  if (!result) return refusal(reason);
+  return result;
+}
+
 Cases refused(std::string_view reason) {
   Cases cases;
   cases.emplace_back(refusal(reason));
@@ -121,6 +128,7 @@ Result<machine::Machine> row_machine(const Fields& row, std::string_view column,
     chip.ladder.back().bandwidth = BytesPerSecond{*stated * 1e9};
   }
   if (device->power_cap_w) chip.power_max = Watts{*device->power_cap_w};
+  // What ran, fits: the reserve is for plans.
   return machine;
 }
 
@@ -133,11 +141,11 @@ Cases one(Build build) {
 
 Cases llamacpp_scoreboards(const Fields& row, E2eWorld& world) {
   return one([&]() -> Result<E2eCase> {
-    ROOFTREE_TRY(const std::string id, parse_model(row("model")));
+    ROOFTREE_TRY(const std::string id, known(parse_model(row("model")), "model not known"));
     ROOFTREE_TRY(const auto model, world.model(id));
-    ROOFTREE_TRY(const WeightFormat format, parse_weight_format(row("quant")));
+    ROOFTREE_TRY(const WeightFormat format, known(parse_weight_format(row("quant")), "quantisation not known"));
     ROOFTREE_TRY(const machine::Machine machine, row_machine(row, "device", world));
-    ROOFTREE_TRY(const BenchTest test, parse_bench_test(row("test")));
+    ROOFTREE_TRY(const BenchTest test, known(parse_bench_test(row("test")), "test not known"));
     ROOFTREE_TRY(const double measured, positive(row, "tokens_per_s"));
     if (test.prompt > 0 && test.generated > 0) return refusal("prompt and generation timed together");
     // The gpt-oss board runs with flash attention and batches of 2048 throughout; the older ones with the defaults of their
@@ -157,17 +165,19 @@ Cases llamacpp_xiongjiedai(const Fields& row, E2eWorld& world) {
   return one([&]() -> Result<E2eCase> {
     ROOFTREE_TRY(const std::int64_t gpus, whole(row, "num_gpus"));
     if (gpus != 1) return refusal(kParallel);
-    ROOFTREE_TRY(const std::string id, parse_model(row("model_quant"), row("model_family")));
+    ROOFTREE_TRY(const std::string id, known(parse_model(row("model_quant"), row("model_family")), "model not known"));
     ROOFTREE_TRY(const auto model, world.model(id));
-    ROOFTREE_TRY(const WeightFormat format, parse_weight_format(row("model_quant")));
+    ROOFTREE_TRY(const WeightFormat format, known(parse_weight_format(row("model_quant")), "quantisation not known"));
     ROOFTREE_TRY(const machine::Machine machine, row_machine(row, "gpu", world));
     ROOFTREE_TRY(const std::int64_t tokens, whole(row, "num_tokens"));
     ROOFTREE_TRY(const double measured, positive(row, "tokens_per_s"));
     if (tokens < 1) return refusal("no tokens");
-    // May 2024: no flash attention by default, batches of 512.
-    const Plan plan = llama_cpp_plan(format, machine.chip(), false);
-    E2eCase c = row("test") == "pp" ? prompt_case(machine, model, plan, 1, tokens, 0, 512)
-                                    : decode_case(machine, model, plan, 1, tokens, 0);
+    // May 2024: no flash attention by default, batches of 512, and prompts on weights widened to fp16: the products of
+    // quantised weights moved to the integer matrix units in the summer of that year.
+    Plan plan = llama_cpp_plan(format, machine.chip(), false);
+    const bool prompt = row("test") == "pp";
+    if (prompt) plan.arithmetic = Arithmetic::kFp16;
+    E2eCase c = prompt ? prompt_case(machine, model, plan, 1, tokens, 0, 512) : decode_case(machine, model, plan, 1, tokens, 0);
     c.measured = measured;
     return c;
   });
@@ -179,7 +189,7 @@ Cases llamacpp_repo_benches(const Fields& row, E2eWorld& world) {
     const std::string_view column = prompt ? "prompt_tokens_per_s_aggregate" : "gen_tokens_per_s_aggregate";
     if (is_blank(row(column))) return;
     cases.push_back([&]() -> Result<E2eCase> {
-      ROOFTREE_TRY(const std::string id, parse_model(row("model")));
+      ROOFTREE_TRY(const std::string id, known(parse_model(row("model")), "model not known"));
       ROOFTREE_TRY(const auto model, world.model(id));
       // Two repositories name no quantisation: gpt-oss ships MXFP4, Gemma's quantisation-aware files are Q4_0. The GLM file of
       // the same tables is Q8_0 by its llama-bench rows.
@@ -229,12 +239,12 @@ Cases llamacpp_repo_benches(const Fields& row, E2eWorld& world) {
 Cases gptfast(const Fields& row, E2eWorld& world) {
   return one([&]() -> Result<E2eCase> {
     const std::string_view model_name = row("model");
-    if (model_name.find("draft") != std::string_view::npos) return refusal("speculative decoding");
+    if (model_name.find("draft") != std::string_view::npos) return refusal("speculative decoding with a draft model");
     ROOFTREE_TRY(const std::int64_t gpus, whole(row, "num_gpus"));
     if (gpus != 1) return refusal(kParallel);
-    ROOFTREE_TRY(const std::string id, parse_model(model_name));
+    ROOFTREE_TRY(const std::string id, known(parse_model(model_name), "model not known"));
     ROOFTREE_TRY(const auto model, world.model(id));
-    ROOFTREE_TRY(const WeightFormat format, parse_weight_format(row("weight_precision")));
+    ROOFTREE_TRY(const WeightFormat format, known(parse_weight_format(row("weight_precision")), "quantisation not known"));
     ROOFTREE_TRY(const machine::Machine machine, row_machine(row, "gpu", world));
     ROOFTREE_TRY(const std::int64_t batch, whole(row, "batch_size"));
     ROOFTREE_TRY(const std::int64_t prompt, whole(row, "prompt_tokens"));
@@ -254,9 +264,9 @@ Cases mlc(const Fields& row, E2eWorld& world) {
   return one([&]() -> Result<E2eCase> {
     ROOFTREE_TRY(const std::int64_t gpus, whole(row, "num_gpus"));
     if (gpus != 1) return refusal(kParallel);
-    ROOFTREE_TRY(const std::string id, parse_model(row("model")));
+    ROOFTREE_TRY(const std::string id, known(parse_model(row("model")), "model not known"));
     ROOFTREE_TRY(const auto model, world.model(id));
-    ROOFTREE_TRY(WeightFormat format, parse_weight_format(row("weight_precision")));
+    ROOFTREE_TRY(WeightFormat format, known(parse_weight_format(row("weight_precision")), "quantisation not known"));
     ROOFTREE_TRY(const machine::Machine machine, row_machine(row, "gpu", world));
     ROOFTREE_TRY(const std::int64_t batch, whole(row, "batch_size"));
     ROOFTREE_TRY(const std::int64_t output, whole(row, "output_tokens"));

@@ -2,6 +2,7 @@
 #include <array>
 
 #include "validate/adapters.h"
+#include "validate/e2e_cases.h"
 
 namespace rooftree::validate {
 namespace {
@@ -44,13 +45,14 @@ std::unique_ptr<Adapter> make_adapter(std::string_view file_name) {
   for (const OtherFile& f : kOtherFiles) {
     if (f.file == file_name) return f.make();
   }
-  return nullptr;
+  return whole_model(file_name);
 }
 
 std::vector<std::string_view> known_files() {
   std::vector<std::string_view> names;
   for (const KernelFile& f : kKernelFiles) names.push_back(f.file);
   for (const OtherFile& f : kOtherFiles) names.push_back(f.file);
+  for (const std::string_view file : e2e_files()) names.push_back(file);
   std::sort(names.begin(), names.end());
   return names;
 }
