@@ -546,6 +546,9 @@ std::vector<std::string> Estimator::explain(const model::Graph& graph, const Est
     } else if (const auto type = first_type_within(ladder_.memory.capacity)) {
       text += fmt::format("; fits from {} weights on", name(*type));
     }
+    if (ladder_.memory.capacity > 0) {
+      text += fmt::format("; {:.0f} such chips hold it", std::ceil(estimate.memory.total.value() / ladder_.memory.capacity));
+    }
     return text;
   };
 
@@ -579,9 +582,14 @@ std::vector<std::string> Estimator::explain(const model::Graph& graph, const Est
     }
     case Regime::kWeightsFromHost:
     case Regime::kWeightsFromDisk: {
-      const Placement& weights = estimate.placement[at(Role::kWeight)];
-      out.push_back(fmt::format("{:.0f} % of the weights stream from {} every step; {}", 100 * weights.share_off_chip,
-                                weights.share_disk > 0.5 * weights.share_off_chip ? "disk" : "host memory", remedy()));
+      std::string spilled;
+      for (const Placement& p : estimate.placement) {
+        if (p.share_off_chip <= 0) continue;
+        if (!spilled.empty()) spilled += ", ";
+        spilled += fmt::format("{:.0f} % of the {} from {}", 100 * p.share_off_chip, name(p.role),
+                               p.share_disk > 0.5 * p.share_off_chip ? "disk" : "host memory");
+      }
+      out.push_back(fmt::format("every step streams {}; {}", spilled, remedy()));
       if (ladder_.host_assumed) out.push_back("the host's memory size is not known: it is taken as large enough");
       break;
     }

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
-#include <span>
+#include <utility>
 
 #include "cost/estimate.h"
 
@@ -91,17 +91,27 @@ class Study {
   }
 
   std::vector<Sensitivity> ranked() && {
-    std::stable_sort(found_.begin(), found_.end(),
-                     [](const Sensitivity& a, const Sensitivity& b) { return a.time_ratio < b.time_ratio; });
-    return std::move(found_);
+    // A plan that nothing here holds has no time to improve: first what makes it fit.
+    std::stable_sort(found_.begin(), found_.end(), [](const Found& a, const Found& b) {
+      return std::pair(!a.makes_it_fit, a.sensitivity.time_ratio) < std::pair(!b.makes_it_fit, b.sensitivity.time_ratio);
+    });
+    std::vector<Sensitivity> out;
+    out.reserve(found_.size());
+    for (Found& f : found_) out.push_back(std::move(f.sensitivity));
+    return out;
   }
 
  private:
+  struct Found {
+    Sensitivity sensitivity;
+    bool makes_it_fit = false;
+  };
+
   void add(Kind kind, std::string knob, const std::string& note, const Estimate& e) {
     const PerToken now = per_token(e);
     // No advice: what needs more memory than there is. Times of a plan that does not fit are those of another machine.
     if (base_.fits && !now.fits) return;
-    if (now.regime == Regime::kDoesNotFit && base_.regime != Regime::kDoesNotFit) return;
+    if (now.regime == Regime::kDoesNotFit && (base_.regime != Regime::kDoesNotFit || now.memory > base_.memory)) return;
     Sensitivity s{.kind = kind,
                   .knob = std::move(knob),
                   .time_ratio = ratio(now.time, base_.time),
@@ -125,7 +135,8 @@ class Study {
     if (std::abs(freed) >= 0.1) append(fmt::format("{} {:.1f} GiB of memory", freed > 0 ? "frees" : "takes", std::abs(freed)));
     if (!base_.fits && now.fits) append("then it fits in memory");
     if (regime_changes) append(fmt::format("{} becomes {}", name(base_.regime), name(now.regime)));
-    found_.push_back(std::move(s));
+    const bool makes_it_fit = base_.regime == Regime::kDoesNotFit && now.regime != Regime::kDoesNotFit;
+    found_.push_back({.sensitivity = std::move(s), .makes_it_fit = makes_it_fit});
   }
 
   const model::Model& model_;
@@ -138,7 +149,7 @@ class Study {
   Estimate estimate_;
   PerToken base_;
   bool valid_ = false;
-  std::vector<Sensitivity> found_;
+  std::vector<Found> found_;
 };
 
 void hardware_knobs(Study& study, const machine::Machine& machine, const Plan& plan) {
