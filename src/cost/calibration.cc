@@ -22,7 +22,7 @@ struct Member {
   ConstantName name;
   double C::*member;
 };
-constexpr std::array<Member<GemmConstants>, 12> kGemmMembers = {{
+constexpr std::array<Member<GemmConstants>, 14> kGemmMembers = {{
     {{"peak_share", "1"}, &GemmConstants::peak_share},
     {{"memory_share", "1"}, &GemmConstants::memory_share},
     {{"fixed", "s"}, &GemmConstants::fixed},
@@ -34,7 +34,9 @@ constexpr std::array<Member<GemmConstants>, 12> kGemmMembers = {{
     {{"core_load", "bytes_per_clock"}, &GemmConstants::core_load_bytes},
     {{"core_flop", "per_clock"}, &GemmConstants::core_flop},
     {{"core_unpack", "per_clock"}, &GemmConstants::core_unpack},
-    {{"cache_reads_per_row", "1"}, &GemmConstants::cache_reads_per_row},
+    {{"reads_per_row", "1"}, &GemmConstants::reads_per_row},
+    {{"thin_share", "1"}, &GemmConstants::thin_share},
+    {{"tile", "rows"}, &GemmConstants::tile_rows},
 }};
 constexpr std::array<Member<AttentionPrefillConstants>, 7> kPrefillMembers = {{
     {{"fixed", "s"}, &AttentionPrefillConstants::fixed},

@@ -65,9 +65,13 @@ struct GemmConstants {
   // Weights that a core widens per clock before the product; 0 = free. The time adds to that of reading them.
   double core_unpack = 0;
   double unpack_seconds = 0;  // per weight on the whole chip; follows from core_unpack
-  // Times that a product of few rows reads cached keys and values per row: 1 for kernels that take query heads one by one, 0
-  // for those that read them once for all rows.
-  double cache_reads_per_row = 0;
+  // Times that products of few rows read cached keys and values (m <= 16) and experts (tokens <= 32) per row: 1 for kernels
+  // that take rows one by one, 0 for those that read them once for all rows.
+  double reads_per_row = 0;
+  // Products on general ALUs: few rows run as matrix-vector products at `thin_share` of the wide rate, or fill a tile of
+  // `tile_rows` rows, whichever is shorter; 0 = no such tile.
+  double thin_share = 1;
+  double tile_rows = 0;
   double log_low = -0.3, log_high = 0.3;
   Distance distance = Distance::kGeneric;
 };

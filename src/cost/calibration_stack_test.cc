@@ -113,7 +113,7 @@ TEST(StackConstants, UnpackingAddsItsTimeToTheReads) {
 TEST(StackConstants, CachedKeysAreReadPerRowWhereTheKernelDoesSo) {
   ConstantSet set = gemm_set("", 1.0);
   const auto shared = CalibrationTable::from_sets({set}, {ampere(0)}).resolve(test_chip());
-  set.values.emplace_back("cache_reads_per_row", 1);
+  set.values.emplace_back("reads_per_row", 1);
   const auto per_row = CalibrationTable::from_sets({set}, {ampere(0)}).resolve(test_chip());
   model::MatMul product{.m = 4, .n = 100000, .k = 128, .batch = 8, .weight = false, .cached = true};
   Operands operands;
@@ -126,6 +126,47 @@ TEST(StackConstants, CachedKeysAreReadPerRowWhereTheKernelDoesSo) {
   EXPECT_DOUBLE_EQ(kv_bytes(per_row), 4 * kv_bytes(shared));
   product.m = 512;  // a prompt: tiles of rows share what they read
   EXPECT_DOUBLE_EQ(kv_bytes(per_row), kv_bytes(shared));
+}
+
+TEST(StackConstants, ExpertsAreReadPerPairWhereTheKernelDoesSo) {
+  ConstantSet set = gemm_set("", 1.0);
+  set.set_class = SetClass::kGroupedGemm;
+  const auto shared = CalibrationTable::from_sets({set}, {ampere(0)}).resolve(test_chip());
+  set.values.emplace_back("reads_per_row", 1);
+  const auto per_pair = CalibrationTable::from_sets({set}, {ampere(0)}).resolve(test_chip());
+  model::GroupedMatMul product{.tokens = 16, .n = 1024, .k = 1024, .experts = 8, .top_k = 2};
+  Operands operands;
+  operands.arithmetic = Arithmetic::kFp16;
+  operands.weight_bytes = 2;
+  const auto weight_bytes = [&](const ChipCalibration& c) {
+    const model::Operator op = product;
+    return kernel_time(op, model::work(op), operands, c).weight_bytes;
+  };
+  const double expert = 1024.0 * 1024.0 * 2;
+  EXPECT_DOUBLE_EQ(weight_bytes(per_pair), 32 * expert);
+  EXPECT_LE(weight_bytes(shared), 8 * expert);
+  product.tokens = 512;
+  EXPECT_DOUBLE_EQ(weight_bytes(per_pair), weight_bytes(shared));
+}
+
+// On general ALUs at a thin share of 1/4 and tiles of 64 rows: 8 rows cost 32, 32 rows cost 64, 65 rows cost 128.
+TEST(StackConstants, FewRowsOnGeneralAlusCostMore) {
+  machine::Chip chip = test_chip();
+  chip.arithmetic[static_cast<std::size_t>(Arithmetic::kFp16)] = {.vector = FlopPerSecond{10e12}};
+  ConstantSet set = gemm_set("", 1.0);
+  set.values = {{"memory_share", 1}, {"peak_share", 1}, {"fixed", 0}, {"thin_share", 0.25}, {"tile", 64}};
+  const auto c = CalibrationTable::from_sets({set}, {ampere(0)}).resolve(chip);
+  Operands operands;
+  operands.arithmetic = Arithmetic::kFp16;
+  const auto compute = [&](std::int64_t m) {
+    const model::Operator op = model::MatMul{.m = m, .n = 1000, .k = 1000};
+    return kernel_time(op, model::work(op), operands, c).compute;
+  };
+  const double row = 2.0 * 1000 * 1000 / 10e12;
+  EXPECT_NEAR(compute(8), 32 * row, 1e-15);
+  EXPECT_NEAR(compute(32), 64 * row, 1e-15);
+  EXPECT_NEAR(compute(65), 128 * row, 1e-15);
+  EXPECT_NEAR(compute(640), 640 * row, 1e-15);
 }
 
 TEST(StackConstants, AStackMayRunAStreamInItsOwnWay) {

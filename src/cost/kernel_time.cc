@@ -115,13 +115,19 @@ struct Product {
   double a_bytes, b_bytes;  // per value as they enter the tiles
 };
 
+// Rows that a product of `m` rows costs on general ALUs.
+double alu_rows(double m, const GemmConstants& c) {
+  const double tile = c.tile_rows > 0 ? c.tile_rows * ceil_positive(m / c.tile_rows) : m;
+  return std::max(m, std::min(tile, m / c.thin_share));
+}
+
 // Time of the tiles on the cores:
 //   min over tiles, splits of  w (max(2 tm tn k' / (u P / cores), (tm ea + tn eb) k' / (l W / cores)) + tep) + split cost
 //   w = 0.7 ceil(T / cores) + 0.3 max(1, T / cores),  T = ceil(M/tm) ceil(N/tn) batch s,  k' = K/s rounded up to 64
 //   split cost (s > 1) = 8 s M N / (l W) + 0.7 us   (fp32 partial sums written and read)
 // Waves count 0.7 of a full ceiling because persistent kernels and uneven clocks blur them (knowledge of the public fits).
 double tile_time(Product p, double inverse_rate, const GemmConstants& c, const ChipCalibration& chip) {
-  if (chip.tile_rows <= 1) return 2 * p.m * p.n * p.k * p.batch * inverse_rate;
+  if (chip.tile_rows <= 1) return 2 * alu_rows(p.m, c) * p.n * p.k * p.batch * inverse_rate;
   if (p.n < p.m) {
     std::swap(p.m, p.n);
     std::swap(p.a_bytes, p.b_bytes);
@@ -284,8 +290,8 @@ struct TimeOf {
     const bool widened = o.weight_only && op.weight;
     const GemmConstants& c = widened ? gemm_constants(o, chip) : chip.gemm[static_cast<std::size_t>(o.arithmetic)];
     Traffic t = traffic(work, o);
-    if (op.cached && op.m <= 16 && c.cache_reads_per_row > 0) {
-      t.kv *= std::max(1.0, c.cache_reads_per_row * p.m);
+    if (op.cached && op.m <= 16 && c.reads_per_row > 0) {
+      t.kv *= std::max(1.0, c.reads_per_row * p.m);
       place(t, o);
     }
     KernelTime r = product_time(p, t, c, o, chip);
@@ -309,7 +315,9 @@ struct TimeOf {
       row_tile = chip.tile_rows;
       while (row_tile < even_load && row_tile < 128) row_tile *= 2;
     }
-    const auto [rows, hit] = routed_load(tokens, experts, top_k, o.routing_skew, o.routing_shards, row_tile);
+    auto [rows, hit] = routed_load(tokens, experts, top_k, o.routing_skew, o.routing_shards, row_tile);
+    if (tokens <= 32) hit = std::max(hit, c.reads_per_row * tokens * top_k / o.routing_shards);
+    if (chip.tile_rows <= 1 && hit > 0) rows = hit * alu_rows(rows / hit, c);
     const double pairs = tokens * top_k / o.routing_shards;
     Traffic t;
     if (op.writes_gradient) {

@@ -281,7 +281,7 @@ Cases mlc(const Fields& row, E2eWorld& world) {
     } else {
       // MLC: q4f16_1, an fp16 scale per 32 values, which is q4_0's size; ExLlama and vLLM: groups of 128.
       if (int4 && engine == "MLC-LLM") format.weights = DType::kQ4_0;
-      plan.stack = Stack::kEngine;
+      plan.stack = Stack::kCompiled;
       plan.set_type(Role::kWeight, format.weights);
       plan.set_type(Role::kActivation, DType::kF16);
       plan.set_type(Role::kKvCache, DType::kF16);
