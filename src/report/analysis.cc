@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <cmath>
+#include <map>
 #include <utility>
 
 #include "base/unit_text.h"
@@ -98,10 +100,101 @@ Result<Analysis> analyze(const model::Model& model, const machine::Machine& mach
                                   model.max_context, model.name));
   }
   if (options.with_sensitivities) a.sensitivities = cost::sensitivities(model, phase, machine, calibration, plan);
+  if (options.with_operator_moves) add_operator_moves(graph, calibration, a);
   if (options.with_crossing && phase.kind == model::Phase::Kind::kDecode) {
     ROOFTREE_TRY(a.crossing, ridge_crossing(model, phase, estimator));
   }
   return a;
+}
+
+std::string gain_text(double time_ratio) {
+  if (!std::isfinite(time_ratio) || time_ratio <= 0) return "-";
+  const double speedup = 1 / time_ratio;
+  if (speedup >= 1.5) return times(speedup) + " faster";
+  if (speedup <= 1 / 1.5) return times(time_ratio) + " slower";
+  const double change = std::abs(speedup - 1);
+  if (change < 0.0005) return "no faster";
+  return fmt::format("{} % {}", number(change * 100, 2), speedup > 1 ? "faster" : "slower");
+}
+
+void add_operator_moves(const model::Graph& graph, const cost::CalibrationTable& calibration, Analysis& a) {
+  using model::Role;
+  struct Trial {
+    std::string label;
+    machine::Machine machine;
+    cost::Plan plan;
+  };
+  std::vector<Trial> trials;
+  const auto narrower = [](DType type) -> std::optional<DType> {
+    const double bits = info(type).bits_per_value;
+    if (bits > 8.5) return DType::kInt8;
+    if (bits > 4.6) return DType::kQ4_0;
+    return std::nullopt;
+  };
+  // Training in narrower types is another training run, not a change of plan.
+  const bool training = a.phase.kind == model::Phase::Kind::kTrain;
+  if (const auto type = narrower(a.plan.type(Role::kWeight)); type && !training) {
+    Trial weights{fmt::format("{} weights", rooftree::name(*type)), a.machine, a.plan};
+    weights.plan.set_type(Role::kWeight, *type);
+    const Arithmetic native = info(*type).native;
+    if (*type == DType::kInt8 &&
+        product_rate(a.machine.chip(), native) > product_rate(a.machine.chip(), a.estimate.arithmetic)) {
+      Trial both = weights;
+      both.label = "W8A8";
+      both.plan.set_type(Role::kActivation, *type);
+      trials.push_back(std::move(weights));
+      trials.push_back(std::move(both));
+    } else {
+      trials.push_back(std::move(weights));
+    }
+  }
+  if (const auto type = narrower(a.plan.type(Role::kKvCache)); type && a.phase.kind == model::Phase::Kind::kDecode) {
+    Trial kv{fmt::format("{} KV cache", rooftree::name(*type)), a.machine, a.plan};
+    kv.plan.set_type(Role::kKvCache, *type);
+    trials.push_back(std::move(kv));
+  }
+  constexpr double kMore = 1.1;
+  Trial bandwidth{fmt::format("{} +10 %", a.machine.chip().main_memory().name), a.machine, a.plan};
+  machine::MemoryLevel& memory = bandwidth.machine.chip().ladder.back();
+  memory.bandwidth *= kMore;
+  memory.write_bandwidth *= kMore;
+  trials.push_back(std::move(bandwidth));
+  Trial arithmetic{"arithmetic +10 %", a.machine, a.plan};
+  for (machine::ArithmeticRate& rate : arithmetic.machine.chip().arithmetic) {
+    rate.matrix *= kMore;
+    rate.vector *= kMore;
+  }
+  trials.push_back(std::move(arithmetic));
+
+  constexpr double kWorthSaying = 0.99;  // less than 1 % is noise of the model
+  constexpr double kClearly = 0.97;      // a later trial asks for more, so it must gain more
+  std::vector<double> best(a.operators.size(), kWorthSaying);
+  cost::Estimate estimate;
+  for (const Trial& trial : trials) {
+    cost::Estimator(trial.machine, calibration, trial.plan).estimate_into(graph, estimate);
+    ROOFTREE_CHECK(estimate.operators.size() == a.operators.size(), "one graph, one list of operators");
+    for (std::size_t i = 0; i < a.operators.size(); ++i) {
+      if (a.operators[i].time.value() <= 0) continue;
+      const double ratio = estimate.operators[i].time / a.operators[i].time;
+      if (ratio >= best[i] * (a.operators[i].best_move.empty() ? 1 : kClearly)) continue;
+      best[i] = ratio;
+      a.operators[i].best_move = fmt::format(
+          "{}: {}", trial.label, 1 / ratio >= 1.5 ? times(1 / ratio) : fmt::format("{} %", number((1 / ratio - 1) * 100, 2)));
+    }
+  }
+}
+
+std::vector<cost::Sensitivity> worthwhile(const std::vector<cost::Sensitivity>& ranked) {
+  constexpr double kLeastGain = 0.995;
+  std::vector<cost::Sensitivity> out;
+  std::map<std::string, int> seen;
+  for (const cost::Sensitivity& s : ranked) {
+    if (!(s.time_ratio < kLeastGain)) continue;
+    // "batch 1 -> 8" and "batch 1 -> 32" turn one knob; so do "weights bf16 -> int8" and "weights bf16 -> int4".
+    const std::string knob = s.knob.substr(0, s.knob.find(" -> "));
+    if (++seen[knob] <= (knob.rfind("batch", 0) == 0 ? 1 : 2)) out.push_back(s);
+  }
+  return out;
 }
 
 std::optional<double> joules_per_token(const cost::Estimate& e) {

@@ -28,6 +28,7 @@ struct OperatorRow {
   Bytes bytes_dram, bytes_on_chip;
   cost::Bound bound{};
   cost::Distance distance{};
+  std::string best_move;  // the change that helps this operator most, "int8 weights: 1.9x"; empty = not asked for, or none
 };
 
 // Where the batch stops being free: from `batch` on most products with weights wait for arithmetic instead of memory.
@@ -54,6 +55,7 @@ struct Analysis {
 struct AnalyzeOptions {
   bool with_sensitivities = true;
   bool with_crossing = true;
+  bool with_operator_moves = true;
 };
 
 // Builds the graph, estimates it and collects what belongs to it. Fails where the model cannot be built for the phase.
@@ -63,6 +65,17 @@ Result<Analysis> analyze(const model::Model& model, const machine::Machine& mach
 // Completes an analysis from the graph of its estimate: operator rows, parameters, notes (`facts` first: what the estimator
 // explains). What analyze() does after estimating.
 void describe(const model::Graph& graph, std::vector<std::string> facts, Analysis& analysis);
+
+// Fills best_move of every operator: narrower types and 10 % more of each roof are tried on complete estimates of the same
+// graph. The batch is left out, since it helps every weight alike and the ranking of the whole plan has it.
+void add_operator_moves(const model::Graph& graph, const cost::CalibrationTable& calibration, Analysis& analysis);
+
+// How much faster a change makes it: "2.9x faster", "8.9 % faster", "no faster", "12 % slower".
+[[nodiscard]] std::string gain_text(double time_ratio);
+
+// The sensitivities that are worth a reader's time, best first: gains of at least half a per cent, one batch size (the best),
+// at most two changes of one knob.
+[[nodiscard]] std::vector<cost::Sensitivity> worthwhile(const std::vector<cost::Sensitivity>& ranked);
 
 // Per token of the phase (per sample where the model has no tokens); nothing where the estimate has none.
 [[nodiscard]] std::optional<double> joules_per_token(const cost::Estimate& e);

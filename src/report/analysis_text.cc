@@ -223,16 +223,6 @@ std::string regime_sentence(const Analysis& a) {
   return where_weights_live(a) + " " + what_limits(a);
 }
 
-std::string gain_text(double time_ratio) {
-  if (!std::isfinite(time_ratio) || time_ratio <= 0) return "-";
-  const double speedup = 1 / time_ratio;
-  if (speedup >= 1.5) return times(speedup) + " faster";
-  if (speedup <= 1 / 1.5) return times(time_ratio) + " slower";
-  const double change = std::abs(speedup - 1);
-  if (change < 0.0005) return "no faster";
-  return fmt::format("{} % {}", number(change * 100, 2), speedup > 1 ? "faster" : "slower");
-}
-
 std::string fit_text(const cost::MemoryByRole& memory) {
   const Bytes spare = memory.headroom();
   if (memory.fits) return fmt::format("fits, {} to spare", to_text(max(spare, Bytes{})));
@@ -240,34 +230,45 @@ std::string fit_text(const cost::MemoryByRole& memory) {
 }
 
 std::string moves_text(const Analysis& a, const Terminal& terminal, std::size_t most) {
-  std::string out;
   Table table({{"", "", Align::kRight},
                {"change", "", Align::kLeft, 0, 20},
                {"speed", "", Align::kLeft},
-               {"energy", "", Align::kRight, 2},
-               {"cost", "", Align::kRight, 1},
-               {"note", "", Align::kLeft, 3, 16}});
-  std::size_t shown = 0;
+               {"energy", ""},
+               {"cost", ""}});
+  std::vector<std::string> notes;
   std::string hardware;
-  int hardware_shown = 0;
-  for (const cost::Sensitivity& s : a.sensitivities) {
+  for (const cost::Sensitivity& s : worthwhile(a.sensitivities)) {
     if (s.kind == cost::Sensitivity::Kind::kHardware) {
-      if (hardware_shown >= 5 || s.time_ratio > 0.9995) continue;
       hardware += fmt::format("{}{}: {}", hardware.empty() ? "" : "; ", s.knob, gain_text(s.time_ratio));
-      ++hardware_shown;
-    } else if (shown < most) {
-      ++shown;
-      table.add_row({fmt::format("{}.", shown), s.knob, gain_text(s.time_ratio), change_text(s.energy_ratio),
-                     dollars_per_token(a.estimate) ? change_text(s.cost_ratio) : "-", s.note});
+    } else if (notes.size() < most) {
+      notes.push_back(s.note);
+      table.add_row({fmt::format("{}.", notes.size()), s.knob, gain_text(s.time_ratio),
+                     joules_per_token(a.estimate) ? change_text(s.energy_ratio) : "-",
+                     dollars_per_token(a.estimate) ? change_text(s.cost_ratio) : "-"});
     }
   }
-  if (shown > 0) out += table.render(terminal.width, terminal.colour);
+  // Each row is followed by what else it changes.
+  std::string out;
+  if (!notes.empty()) {
+    const std::string rows = table.render(terminal.width, terminal.colour);
+    std::size_t start = 0;
+    for (std::size_t line = 0; start < rows.size(); ++line) {
+      const std::size_t end = rows.find('\n', start) + 1;
+      out += rows.substr(start, end - start);
+      start = end;
+      if (line > 0 && !notes[line - 1].empty())
+        out += styled(wrap(notes[line - 1], terminal.width, 4, 4), Style::kDim, terminal.colour);
+    }
+  } else {
+    out += "No change of the plan that was tried makes it faster.\n";
+  }
   if (!hardware.empty()) out += wrap("Hardware: " + hardware + ".", terminal.width, 0, 2);
   return out;
 }
 
 std::string operators_text(const Analysis& a, const Terminal& terminal, double smallest_share) {
-  double total = 0;
+  // Shares are of the whole step, host and transfers included.
+  const double total = a.estimate.time.best.value();
   double largest_rate = 0;
   double largest_time = 0;
   double largest_bytes = 0;
@@ -282,7 +283,9 @@ std::string operators_text(const Analysis& a, const Terminal& terminal, double s
   const auto group_name = [&](const OperatorRow& row) {
     std::string text = row.block;
     if (row.repeat > 1) text += fmt::format(" x{}", count(row.repeat));
-    if (passes) text += fmt::format(", {}", model::name(row.pass));
+    // "head.backward" says it already.
+    if (passes && row.block.find(model::name(row.pass)) == std::string::npos)
+      text += fmt::format(", {}", model::name(row.pass));
     return text;
   };
   for (const OperatorRow& row : a.operators) {
@@ -292,7 +295,6 @@ std::string operators_text(const Analysis& a, const Terminal& terminal, double s
     sum.time += row.time.value();
     sum.flop += row.flop.value();
     sum.bytes += row.bytes_dram.value();
-    total += row.time.value();
     if (row.time.value() > 0) largest_rate = std::max(largest_rate, row.flop.value() / row.time.value());
   }
   for (const auto& [text, sum] : groups) {
@@ -307,16 +309,17 @@ std::string operators_text(const Analysis& a, const Terminal& terminal, double s
   const auto in_time = [&](double v) { return aligned(v / time.factor, largest_time / time.factor); };
   const auto in_flop = [&](double v) { return aligned(v / flop.factor, largest_flop / flop.factor); };
   const auto in_bytes = [&](double v) { return aligned(v / bytes.factor, largest_bytes / bytes.factor); };
-  Table table({{"operator", "", Align::kLeft, 0, 14},
-               {"kind", "", Align::kLeft, 5},
-               {"times", "", Align::kRight, 4},
+  Table table({{"operator", "", Align::kLeft, 0, 22},
+               {"kind", "", Align::kLeft, 8},
+               {"times", "", Align::kRight, 6},
                {"time", time.unit},
                {"share", ""},
-               {"work", flop.unit, Align::kRight, 2},
-               {"traffic", bytes.unit, Align::kRight, 2},
-               {"intensity", "FLOP/byte", Align::kRight, 1},
-               {"reaches", rate.unit, Align::kRight, 6},
-               {"bound", "", Align::kLeft}});
+               {"work", flop.unit, Align::kRight, 4},
+               {"traffic", bytes.unit, Align::kRight, 5},
+               {"intensity", "FLOP/byte", Align::kRight, 2},
+               {"reaches", rate.unit, Align::kRight, 7},
+               {"bound", "", Align::kLeft},
+               {"moves most", "", Align::kLeft, 3, 18}});
   const auto intensity = [](double f, double b) { return f > 0 && b > 0 ? number(f / b) : std::string("-"); };
   const auto share = [&](double t) { return total > 0 ? percent(t / total) : std::string("-"); };
   for (const auto& [text, sum] : groups) {
@@ -341,7 +344,7 @@ std::string operators_text(const Analysis& a, const Terminal& terminal, double s
            share(row.time.value()), in_flop(row.flop.value()), in_bytes(row.bytes_dram.value()),
            intensity(row.flop.value(), row.bytes_dram.value()),
            row.flop.value() > 0 ? aligned(row.flop / row.time / FlopPerSecond{rate.factor}, largest_rate / rate.factor) : "-",
-           std::string(cost::name(row.bound))},
+           std::string(cost::name(row.bound)), row.best_move},
           style_of(row.bound));
     }
     if (rest_count > 0) {
@@ -350,21 +353,32 @@ std::string operators_text(const Analysis& a, const Terminal& terminal, double s
                     Style::kDim);
     }
   }
+  const auto add_wait = [&](const char* what, Seconds waited) {
+    if (waited > Seconds{}) {
+      table.add_heading(what, {"", "", "", in_time(waited.value()), share(waited.value())});
+    }
+  };
+  add_wait("host software", a.estimate.host_time);
+  add_wait("waiting for host memory or disk", a.estimate.transfer_time);
   return table.render(terminal.width, terminal.colour);
 }
 
-std::string analysis_text(const Analysis& a, const Terminal& terminal) {
+std::string answer_text(const Analysis& a, const Terminal& terminal) {
   const cost::Estimate& e = a.estimate;
   const std::string unit(progress_unit(a));
-  std::string out = styled(headline(a), Style::kBold, terminal.colour) + "\n";
-  out += wrap(plan_text(a.phase, a.plan), terminal.width);
-  out += "\n";
-  out += wrap(regime_sentence(a), terminal.width);
+  std::string out = wrap(regime_sentence(a), terminal.width);
   if (a.crossing) out += wrap(crossing_sentence(*a.crossing), terminal.width);
   out += wrap(fmt::format("{} {}s/s ({} to {}, 90 %), {} per step. {}.", number(e.tokens_per_second), unit,
                           number(e.tokens / e.time.high.value()), number(e.tokens / e.time.low.value()), to_text(e.time.best),
                           capitalised(fit_text(e.memory))),
               terminal.width);
+  return out;
+}
+
+std::string analysis_text(const Analysis& a, const Terminal& terminal) {
+  std::string out = styled(headline(a), Style::kBold, terminal.colour) + "\n";
+  out += wrap(plan_text(a.phase, a.plan), terminal.width) + "\n";
+  out += answer_text(a, terminal);
   if (const std::string moves = moves_text(a, terminal, 6); !moves.empty())
     out += title("What would move it", terminal) + moves;
   out += title("The working set", terminal) + memory_text(a, terminal);
@@ -375,6 +389,36 @@ std::string analysis_text(const Analysis& a, const Terminal& terminal) {
     for (const std::string& note : a.notes) out += wrap("- " + note, terminal.width, 0, 2);
   }
   return out;
+}
+
+std::string roofs_text(const machine::Machine& machine, const Terminal& terminal) {
+  const machine::Chip& chip = machine.chip();
+  // The arithmetic types worth a ridge: those the chip has, widest first, at most four.
+  std::vector<Arithmetic> types;
+  for (const Arithmetic a :
+       {Arithmetic::kFp64, Arithmetic::kFp32, Arithmetic::kBf16, Arithmetic::kFp16, Arithmetic::kFp8, Arithmetic::kInt8}) {
+    if (product_rate(chip, a) > FlopPerSecond{}) types.push_back(a);
+  }
+  std::vector<Column> columns{{"roof", "", Align::kLeft, 0, 8},
+                              {"capacity", "", Align::kRight, 1},
+                              {"bandwidth", ""},
+                              {"latency", "", Align::kRight, 2}};
+  for (const Arithmetic a : types)
+    columns.push_back({fmt::format("{} ridge", rooftree::name(a)), "FLOP/byte", Align::kRight, a == Arithmetic::kFp64 ? 4 : 3});
+  Table table(columns);
+  for (const machine::MemoryLevel& level : chip.ladder) {
+    std::vector<std::string> row{level.name, level.capacity > Bytes{} ? to_text(level.capacity) : "-",
+                                 level.bandwidth > BytesPerSecond{} ? to_text(level.bandwidth) : "-",
+                                 level.latency > Seconds{} ? to_text(level.latency) : "-"};
+    for (const Arithmetic a : types) {
+      row.push_back(level.bandwidth > BytesPerSecond{} ? number((product_rate(chip, a) / level.bandwidth).value()) : "-");
+    }
+    table.add_row(std::move(row));
+  }
+  std::string rates;
+  for (const Arithmetic a : types)
+    rates += fmt::format("{}{} {}", rates.empty() ? "" : ", ", rooftree::name(a), to_text(product_rate(chip, a)));
+  return wrap("Arithmetic: " + rates + ".", terminal.width, 0, 2) + "\n" + table.render(terminal.width, terminal.colour);
 }
 
 std::string comparison_text(const std::vector<Analysis>& analyses, const Terminal& terminal) {

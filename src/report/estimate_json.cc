@@ -148,7 +148,8 @@ Json estimate_json(const Analysis& a) {
                          {"flop", finite(row.flop.value())},
                          {"bytes_dram", finite(row.bytes_dram.value())},
                          {"bytes_on_chip", finite(row.bytes_on_chip.value())},
-                         {"bound", std::string(cost::name(row.bound))}});
+                         {"bound", std::string(cost::name(row.bound))},
+                         {"best_move", row.best_move.empty() ? Json(nullptr) : Json(row.best_move)}});
   }
   out["operators"] = std::move(operators);
   out["model_name"] = a.model_name;

@@ -120,6 +120,7 @@ void PageBuilder::add(const Analysis& a) {
   cell["time_s"] = {short_number(e.time.low.value()), short_number(e.time.best.value()), short_number(e.time.high.value())};
   cell["spare_bytes"] = short_number(e.memory.headroom().value());
   cell["host_time_s"] = short_number(e.host_time.value());
+  cell["transfer_time_s"] = short_number(e.transfer_time.value());
   cell["bound"] = s.intern(cost::name(e.bound));
   cell["possible"] = e.regime != cost::Regime::kDoesNotFit;
   cell["fits"] = e.memory.fits;
@@ -151,17 +152,18 @@ void PageBuilder::add(const Analysis& a) {
   }
   cell["memory"] = std::move(memory);
   cell["capacity_bytes"] = short_number(e.memory.capacity.value());
-  Json operators = Json::array();  // [block, repeat, name, kind, pass, count, time, flop, bytes_dram, bytes_on_chip, bound]
+  Json operators =
+      Json::array();  // [block, repeat, name, kind, pass, count, time, flop, bytes_dram, bytes_on_chip, bound, best move]
   for (const OperatorRow& row : a.operators) {
     operators.push_back({s.intern(row.block), short_number(row.repeat), s.intern(row.name), s.intern(model::name(row.kind)),
                          s.intern(row.pass == model::Pass::kForward ? "" : model::name(row.pass)), short_number(row.count),
                          short_number(row.time.value()), short_number(row.flop.value()), short_number(row.bytes_dram.value()),
-                         short_number(row.bytes_on_chip.value()), s.intern(cost::name(row.bound))});
+                         short_number(row.bytes_on_chip.value()), s.intern(cost::name(row.bound)), s.intern(row.best_move)});
   }
   cell["operators"] = std::move(operators);
   constexpr std::size_t kMostMoves = 14;
   Json moves = Json::array();  // [hardware?, knob, time ratio, energy ratio, cost ratio, note]
-  for (const cost::Sensitivity& move : a.sensitivities) {
+  for (const cost::Sensitivity& move : worthwhile(a.sensitivities)) {
     if (moves.size() == kMostMoves) break;
     moves.push_back({move.kind == cost::Sensitivity::Kind::kHardware ? 1 : 0, s.intern(move.knob),
                      short_number(move.time_ratio), short_number(move.energy_ratio), short_number(move.cost_ratio),

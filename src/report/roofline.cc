@@ -42,8 +42,7 @@ Roofline roofline(const machine::Chip& chip, Arithmetic in_use) {
 
 std::vector<RooflinePoint> points(const Analysis& analysis) {
   std::vector<RooflinePoint> result;
-  double total = 0;
-  for (const OperatorRow& row : analysis.operators) total += row.time.value();
+  const double total = analysis.estimate.time.best.value();
   for (std::size_t i = 0; i < analysis.operators.size(); ++i) {
     const OperatorRow& row = analysis.operators[i];
     // Data that never leaves the chip is placed by its on-chip bytes.

@@ -21,7 +21,7 @@ struct Box {
 };
 
 // Average advance of sans-serif digits and letters at 12 px; labels only need room, not exactness.
-double text_width(std::string_view text) { return 6.9 * display_width(text); }
+double text_width(std::string_view text) { return 6.6 * display_width(text); }
 
 // Okabe and Ito's colours, as on the page.
 std::string_view class_of(cost::Bound bound) {
@@ -208,6 +208,15 @@ std::string roofline_svg(const Analysis& a, const SvgOptions& options) {
     taken.push_back({tx, bottom - 20, text_width(text), 16});
   }
   out += labels;
+  // Names keep off the two strong roofs.
+  if (roofs.ridge && !roofs.memory.empty()) {
+    constexpr double kStep = 8;
+    for (double x = left; x < right; x += kStep) {
+      const double intensity = std::pow(10, x0 + (x - left) / per_x);
+      const double rate = std::min(in_use, intensity * in_use / roofs.ridge->intensity.value());
+      if (py(rate) < bottom) taken.push_back({x - 3, py(rate) - 3, 6, 6});
+    }
+  }
 
   // Points, largest first; a name where there is room, one for points that lie on each other.
   std::vector<std::size_t> order(dots.size());

@@ -51,7 +51,7 @@ TEST(Text, NumbersHaveThreeDigitsAndNoExponentWherePeopleRead) {
   EXPECT_EQ(number(12.345), "12.3");
   EXPECT_EQ(number(9.996), "10.0");
   EXPECT_EQ(number(999.6), "1,000");
-  EXPECT_EQ(number(1234567), "1,234,567");
+  EXPECT_EQ(number(1234567), "1,230,000");
   EXPECT_EQ(number(0.001234), "0.00123");
   EXPECT_EQ(number(-45.67), "-45.7");
   EXPECT_EQ(number(65536, 7), "65,536.00");

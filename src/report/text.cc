@@ -134,7 +134,7 @@ std::string number(double value, int digits) {
   const double rounded = std::round(magnitude / unit) * unit;
   const auto rounded_exponent = static_cast<int>(std::floor(std::log10(rounded) + 1e-12));
   const int decimals = std::max(0, digits - 1 - rounded_exponent);
-  return grouped(fmt::format("{:.{}f}", std::copysign(decimals > 0 ? magnitude : std::round(magnitude), value), decimals));
+  return grouped(fmt::format("{:.{}f}", std::copysign(decimals > 0 ? magnitude : rounded, value), decimals));
 }
 
 std::string count(double value) {

@@ -21,7 +21,8 @@ namespace rooftree::report {
 // `hanging`.
 [[nodiscard]] std::string wrap(std::string_view text, int width, int indent = 0, int hanging = 0);
 
-// `digits` significant digits without an exponent where that reads well: 0.00123, 12.3, 4,560, 1.2e+15. "-" if not finite.
+// `digits` significant digits without an exponent where that reads well: 0.00123, 12.3, 4,560, 1,230,000, 1.2e+15. "-" if not
+// finite.
 [[nodiscard]] std::string number(double value, int digits = 3);
 // A count: "65,536"; three significant digits where it is not whole.
 [[nodiscard]] std::string count(double value);

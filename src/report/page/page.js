@@ -148,9 +148,9 @@
     writeAddress();
     render();
   };
-  const radios = (name, legend, labels, chosen, onChange) => make("fieldset", {}, make("legend", {}, legend),
+  const radios = (name, legend, labels, chosen, onChange, values) => make("fieldset", {}, make("legend", {}, legend),
     make("div", { class: "choices" }, ...labels.map((label, i) => {
-      const input = make("input", { type: "radio", name, value: i });
+      const input = make("input", { type: "radio", name, value: values ? values[i] : i });
       input.checked = i === chosen;
       input.addEventListener("change", () => onChange(i));
       return make("label", { class: "choice" }, input, make("span", {}, label));
@@ -168,7 +168,10 @@
         select.addEventListener("change", () => choose(axis, Number(select.value)));
         form.append(make("div", {}, make("label", { class: "label", for: "machine-select" }, titles[axis]), select));
       } else {
-        form.append(radios(axis, titles[axis], choices.map((c) => labelOf(axis, c)), state[i], (k) => choose(axis, k)));
+        // Batches in increasing order, whichever was asked for first.
+        const order = choices.map((_, k) => k);
+        if (axis === "batch") order.sort((a, b) => Number(choices[a]) - Number(choices[b]));
+        form.append(radios(axis, titles[axis], order.map((k) => labelOf(axis, choices[k])), order.indexOf(state[i]), (k) => choose(axis, order[k]), order));
       }
     });
     form.hidden = form.children.length === 0;
@@ -184,19 +187,20 @@
 
   // Operators as objects, in the order of the table.
   const operatorsOf = (cell) => {
-    const total = cell.operators.reduce((sum, o) => sum + o[6], 0);
+    const total = cell.time_s[1];
     return cell.operators.map((o, index) => {
       const onChip = !(o[8] > 0) || groupOf(text(o[10])).key === "chip";
       const moved = onChip ? o[9] : o[8];
       return { index, block: text(o[0]), repeat: o[1], name: text(o[2]), kind: text(o[3]), pass: text(o[4]), count: o[5], time: o[6], flop: o[7],
-               dram: o[8], chip: o[9], bound: text(o[10]), share: total > 0 ? o[6] / total : 0, onChip,
+               dram: o[8], chip: o[9], bound: text(o[10]), move: text(o[11]), share: total > 0 ? o[6] / total : 0, onChip,
                x: o[7] > 0 && moved > 0 ? o[7] / moved : null, y: o[7] > 0 && o[6] > 0 ? o[7] / o[6] : null };
     });
   };
   const operatorTip = (o) => [make("b", {}, o.name + (o.pass ? ` (${o.pass})` : "")), pairs([
     ["block", o.block + (o.repeat > 1 ? ` ×${o.repeat}` : "")], ["time", `${seconds(o.time)}, ${percent(o.share)}`], ["bound by", o.bound],
     ["work", flop(o.flop)], ["traffic", bytes(o.dram)], ["on chip", bytes(o.chip)],
-    ["intensity", o.x === null ? "–" : digits(o.x) + " FLOP/byte" + (o.onChip ? " on chip" : "")], ["reaches", o.y === null ? "–" : flopPerSecond(o.y)]])];
+    ["intensity", o.x === null ? "–" : digits(o.x) + " FLOP/byte" + (o.onChip ? " on chip" : "")], ["reaches", o.y === null ? "–" : flopPerSecond(o.y)],
+    ...(o.move ? [["moves most", o.move]] : [])])];
 
   // --- Roofline ---------------------------------------------------------------------------------------------------------------
   const overlaps = (a, b) => a.x < b.x + b.w && b.x < a.x + a.w && a.y < b.y + b.h && b.y < a.y + a.h;
@@ -375,11 +379,16 @@
       svg.append(whole);
       boxes.push({ x: sx - 8, y: sy - 8, w: 16, h: 16 });
     }
+    // Names keep off the two strong roofs.
+    for (let x = left; x < right; x += 8) {
+      const y = py(Math.min(inUse.flop_per_s, 10 ** (x0 + (x - left) / xRoom) * main.bytes_per_s));
+      if (y < bottom) boxes.push({ x: x - 3, y: y - 3, w: 6, h: 6 });
+    }
     // Names beside the largest points, wherever there is room for them.
     const names = draw("g", { "aria-hidden": "true", "pointer-events": "none" });
     let named = 0;
     const tryLabel = (label, x, y, r, weight, own = []) => {
-      const w = widthOf(label, size);
+      const w = widthOf(label, size) * (weight > 500 ? 1.1 : 1);
       const options = [[x + r + 5, y + 4], [x - r - 5 - w, y + 4], [x - w / 2, y - r - 5], [x - w / 2, y + r + size + 2]];
       for (const [lx, ly] of options) {
         const box = { x: lx - 2, y: ly - size, w: w + 4, h: size + 4 };
@@ -502,27 +511,32 @@
     const operators = operatorsOf(cell);
     const blocks = [];
     for (const o of operators) {
-      const key = o.block + (o.repeat > 1 ? ` ×${o.repeat}` : "") + (o.pass ? `, ${o.pass}` : "");
+      const key = o.block + (o.repeat > 1 ? ` ×${o.repeat}` : "") + (o.pass && !o.block.includes(o.pass) ? `, ${o.pass}` : "");
       let block = blocks.find((b) => b.key === key);
       if (!block) blocks.push(block = { key, members: [] });
       block.members.push(o);
     }
     const head = make("tr", {}, make("th", {}, "operator"), make("th", { class: "left wide" }, "kind"), make("th", {}, "time"), make("th", {}, "share"), make("th", { class: "wide" }, "work"),
-      make("th", { class: "middle" }, "traffic"), make("th", { class: "middle" }, "intensity", make("small", {}, "FLOP/byte")), make("th", { class: "wide" }, "reaches"), make("th", { class: "left" }, "bound"));
+      make("th", { class: "middle" }, "traffic"), make("th", { class: "middle" }, "intensity", make("small", {}, "FLOP/byte")), make("th", { class: "wide" }, "reaches"), make("th", { class: "left" }, "bound"), make("th", { class: "left wide" }, "moves most"));
     const body = [];
     for (const block of blocks) {
       const sum = (f) => block.members.reduce((s, o) => s + f(o), 0);
       const work = sum((o) => o.flop), traffic = sum((o) => o.dram);
       body.push(make("tr", { class: "group" }, make("td", {}, block.key), make("td", { class: "wide" }), make("td", {}, seconds(sum((o) => o.time))), make("td", {}, percent(sum((o) => o.share))),
-        make("td", { class: "wide" }, flop(work)), make("td", { class: "middle" }, bytes(traffic)), make("td", { class: "middle" }, traffic > 0 && work > 0 ? digits(work / traffic) : "–"), make("td", { class: "wide" }), make("td", {})));
+        make("td", { class: "wide" }, flop(work)), make("td", { class: "middle" }, bytes(traffic)), make("td", { class: "middle" }, traffic > 0 && work > 0 ? digits(work / traffic) : "–"), make("td", { class: "wide" }), make("td", {}), make("td", { class: "wide" })));
       for (const o of block.members) {
         const row = make("tr", { class: "op", "data-operator": o.index }, make("td", {}, o.name), make("td", { class: "left wide" }, words(o.kind)), make("td", {}, seconds(o.time)), make("td", {}, percent(o.share)),
           make("td", { class: "wide" }, flop(o.flop)), make("td", { class: "middle" }, bytes(o.dram)), make("td", { class: "middle" }, o.x === null ? "–" : digits(o.x)), make("td", { class: "wide" }, o.y === null ? "–" : flopPerSecond(o.y)),
-          make("td", { class: "left" }, mark(groupOf(o.bound)), o.bound));
+          make("td", { class: "left" }, mark(groupOf(o.bound)), o.bound), make("td", { class: "left wide" }, o.move || ""));
         row.addEventListener("pointerenter", () => light(o.index, true));
         row.addEventListener("pointerleave", () => light(o.index, false));
         body.push(row);
       }
+    }
+    for (const [what, time] of [["host software", cell.host_time_s], ["waiting for host memory or disk", cell.transfer_time_s]]) {
+      if (!(time > 0)) continue;
+      body.push(make("tr", { class: "group" }, make("td", {}, what), make("td", { class: "wide" }), make("td", {}, seconds(time)), make("td", {}, percent(time / cell.time_s[1])),
+        make("td", { class: "wide" }), make("td", { class: "middle" }), make("td", { class: "middle" }), make("td", { class: "wide" }), make("td", {}), make("td", { class: "wide" })));
     }
     byId("operators").replaceChildren(make("table", {}, make("thead", {}, head), make("tbody", {}, ...body)));
   };
