@@ -162,6 +162,9 @@ struct RecommenderSpec {  // DLRM
 };
 Result<std::shared_ptr<const Architecture>> make_recommender_architecture(const RecommenderSpec& spec);
 
+// Rows of a phase: batch times the rows of one sequence or picture, bounded like the tokens of a phase.
+Status check_rows(const Phase& phase, std::int64_t rows_per_item);
+
 // Range check of one parameter: "layers: 0; expected 1..100000".
 Status check_range(std::string_view name, std::int64_t value, std::int64_t low, std::int64_t high);
 

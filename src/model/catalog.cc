@@ -47,6 +47,12 @@ std::string id_of(std::string_view path) {
   return std::string(base);
 }
 
+Result<Model> parse_any(std::string_view text, std::string_view where) {
+  ROOFTREE_TRY(const Json json, parse_json(text, where));
+  if (json.is_object() && json.contains("id") && json.contains("kind")) return parse_model_file(text, where);
+  return parse_hf_config(text, where);
+}
+
 }  // namespace
 
 const ModelCatalog& ModelCatalog::builtin() {
@@ -145,7 +151,7 @@ Result<Model> ModelCatalog::resolve(std::string_view spec) const {
         fmt::format("{}: expected a model id, a config.json or its folder; other model files are not read", path.string())};
   }
   ROOFTREE_TRY(const std::string text, read_file(path, std::size_t{16} << 20));
-  ROOFTREE_TRY(Model model, parse_model_file(text, path.string()));
+  ROOFTREE_TRY(Model model, parse_any(text, path.string()));
   return model;
 }
 

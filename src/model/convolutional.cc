@@ -63,19 +63,19 @@ class ConvolutionWriter {
   std::int64_t batch_;
 };
 
-Status check_image_phase(const Phase& phase) {
+Status check_image_phase(const Phase& phase, std::int64_t side) {
   if (phase.kind == Phase::Kind::kDecode) {
     return Error{ErrorCode::kInvalid, "an image model has no decode phase; expected prefill or train"};
   }
   if (phase.past != 0 || phase.images != 0) return Error{ErrorCode::kInvalid, "past and images must be 0 for an image model"};
-  return Ok{};
+  return check_rows(phase, side * side);
 }
 
 class ResNet final : public Architecture {
  public:
   explicit ResNet(ResNetSpec spec) : s_(std::move(spec)) {}
   std::string_view kind() const override { return "convolutional"; }
-  Status check(const Phase& phase) const override { return check_image_phase(phase); }
+  Status check(const Phase& phase) const override { return check_image_phase(phase, s_.image_size); }
   std::int64_t tokens_processed(const Phase& phase) const override { return phase.batch; }
 
   void write(GraphWriter& w) const override {
@@ -166,7 +166,7 @@ class UNet final : public Architecture {
  public:
   explicit UNet(UNetSpec spec) : s_(std::move(spec)) {}
   std::string_view kind() const override { return "diffusion unet"; }
-  Status check(const Phase& phase) const override { return check_image_phase(phase); }
+  Status check(const Phase& phase) const override { return check_image_phase(phase, s_.latent_size); }
   std::int64_t tokens_processed(const Phase& phase) const override { return phase.batch; }
 
   // One call of the denoiser: down through the levels, through the middle, and up with the kept states beside.

@@ -66,7 +66,8 @@ class Decoder final : public Architecture {
     if (phase.images > 0 && !s_.vision.has_value()) {
       return Error{ErrorCode::kInvalid, fmt::format("images: {}; expected 0: the model has no vision tower", phase.images)};
     }
-    return Ok{};
+    if (phase.images == 0) return Ok{};
+    return check_rows(phase, phase.images * s_.vision->tiles * s_.vision->tokens_per_tile());
   }
 
   std::int64_t tokens_processed(const Phase& phase) const override { return phase.batch * phase.tokens; }
@@ -284,6 +285,11 @@ Status check_vision(const VisionTower& v, std::int64_t hidden) {
   ROOFTREE_TRY_VOID(check_range("vision.image_size", v.image_size, 1, 65'536));
   ROOFTREE_TRY_VOID(check_range("vision.patch_size", v.patch_size, 1, v.image_size));
   ROOFTREE_TRY_VOID(check_range("vision.tiles", v.tiles, 1, 1024));
+  ROOFTREE_TRY_VOID(check_range("vision: positions per image", v.tiles * v.tokens_per_tile(), 1, 1 << 20));
+  if (v.hidden % v.heads != 0) {
+    return Error{ErrorCode::kInvalid,
+                 fmt::format("vision.heads: {}; expected a divisor of vision.hidden {}", v.heads, v.hidden)};
+  }
   ROOFTREE_TRY_VOID(check_range("vision.extra_parameters", v.extra_parameters, 0, std::int64_t{1} << 40));
   for (const Projection& p : v.projector) {
     ROOFTREE_TRY_VOID(check_range("vision.projector.in", p.in, 1, kMaxExtent));

@@ -156,7 +156,10 @@ class VisionTransformer final : public Architecture {
       : s_(spec), attention_(full_attention(spec.hidden, spec.heads)), side_(spec.image_size / spec.patch_size) {}
 
   std::string_view kind() const override { return "vision transformer"; }
-  Status check(const Phase& phase) const override { return check_encoder_phase(phase); }
+  Status check(const Phase& phase) const override {
+    ROOFTREE_TRY_VOID(check_encoder_phase(phase));
+    return check_rows(phase, side_ * side_ + 1);
+  }
   std::int64_t tokens_processed(const Phase& phase) const override { return phase.batch; }
 
   void write(GraphWriter& w) const override {

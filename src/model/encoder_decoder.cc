@@ -32,8 +32,8 @@ class EncoderDecoder final : public Architecture {
     if (phase.past != 0 && phase.kind == Phase::Kind::kPrefill) {
       return Error{ErrorCode::kInvalid, fmt::format("past: {}; expected 0: prefill starts an encoder-decoder", phase.past)};
     }
-    if (whisper()) return check_range("source", phase.source, 0, s_.max_source_positions);
-    return Ok{};
+    if (whisper()) ROOFTREE_TRY_VOID(check_range("source", phase.source, 0, s_.max_source_positions));
+    return check_rows(phase, source_positions(phase));
   }
 
   std::int64_t tokens_processed(const Phase& phase) const override { return phase.batch * phase.tokens; }
@@ -42,7 +42,7 @@ class EncoderDecoder final : public Architecture {
   void write(GraphWriter& w) const override {
     const Phase& p = w.phase();
     const bool decode = p.kind == Phase::Kind::kDecode;
-    const std::int64_t source = p.source > 0 ? p.source : whisper() || decode ? s_.max_source_positions : p.tokens;
+    const std::int64_t source = source_positions(p);
     Rows target{.batch = p.batch, .q = p.tokens, .kv = p.past + p.tokens, .cached = p.kind != Phase::Kind::kTrain};
     if (!whisper() && p.kind == Phase::Kind::kPrefill) target.q = target.kv = 1;  // the start token
     const ValueId embedding = write_embedding(w, target.count(), p.batch * source);
@@ -68,6 +68,11 @@ class EncoderDecoder final : public Architecture {
   }
 
  private:
+  std::int64_t source_positions(const Phase& p) const {
+    if (p.source > 0) return p.source;
+    return whisper() || p.kind == Phase::Kind::kDecode ? s_.max_source_positions : p.tokens;
+  }
+
   bool whisper() const { return s_.flavour == EncoderDecoderSpec::Kind::kWhisper; }
 
   // The decoder's tokens, and the table that T5 shares with its encoder.

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 
@@ -17,6 +18,12 @@ Architecture::Architecture() {
 Status check_range(std::string_view name, std::int64_t value, std::int64_t low, std::int64_t high) {
   if (value >= low && value <= high) return Ok{};
   return Error{ErrorCode::kInvalid, fmt::format("{}: {}; expected {}..{}", name, value, low, high)};
+}
+
+Status check_rows(const Phase& phase, std::int64_t rows_per_item) {
+  if (phase.batch <= kMaxPhaseTokens / std::max<std::int64_t>(rows_per_item, 1)) return Ok{};
+  return Error{ErrorCode::kInvalid, fmt::format("batch {} of {} positions or pixels each; expected at most {} in all",
+                                                phase.batch, rows_per_item, kMaxPhaseTokens)};
 }
 
 std::string_view name(Phase::Kind kind) {

@@ -47,7 +47,8 @@ struct Phase {
 // Which operators run as one kernel. kEager: every operator its own kernel, attention unfused (scores materialised). kStandard:
 // today's engines (q,k,v in one product, gate and up in one, flash attention, residual add with the norm, rope with the cache
 // write). kIdeal: also element-wise work in the epilogue of products, no traffic of its own.
-// kUnfusedAttention: as kStandard but with materialised scores (training frameworks before flash attention, compiled eager code).
+// kUnfusedAttention: as kStandard but with materialised scores (training frameworks before flash attention, compiled eager
+// code).
 enum class Fusion : std::uint8_t { kEager, kEagerFlash, kStandard, kIdeal, kUnfusedAttention };
 [[nodiscard]] std::string_view name(Fusion fusion);
 

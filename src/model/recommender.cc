@@ -21,7 +21,7 @@ class Recommender final : public Architecture {
       return Error{ErrorCode::kInvalid, "a recommender has no decode phase; expected prefill or train"};
     }
     if (phase.past != 0 || phase.images != 0) return Error{ErrorCode::kInvalid, "past and images must be 0 for a recommender"};
-    return Ok{};
+    return check_rows(phase, static_cast<std::int64_t>(s_.table_rows.size()) * s_.lookups);
   }
   std::int64_t tokens_processed(const Phase& phase) const override { return phase.batch; }
 
