@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cctype>
 #include <filesystem>
 #include <map>
 #include <string>
@@ -25,6 +26,29 @@ TEST(Catalog, EveryFileLoads) {
   ASSERT_TRUE(folder.has_value()) << folder.error().message;
   EXPECT_EQ(folder->entries().size(), Catalog::builtin().entries().size());
   EXPECT_GE(folder->entries().size(), 72U);
+}
+
+TEST(Catalog, NamesAreUniqueAndFound) {
+  std::map<std::string, std::string> owner;
+  for (const CatalogEntry& entry : Catalog::builtin().entries()) {
+    const Machine machine = found(entry.id);
+    const std::vector<std::string>& aliases = entry.is_system ? machine.aliases : machine.chip().aliases;
+    for (std::string alias : aliases) {
+      EXPECT_EQ(found(alias).id, entry.id) << alias;
+      for (char& c : alias) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+      EXPECT_TRUE(owner.emplace(alias, entry.id).second) << alias << " belongs to " << owner[alias] << " and " << entry.id;
+    }
+  }
+  EXPECT_EQ(found("nvidia a100-sxm4-80gb").id, "nvidia-a100-sxm-80");
+  EXPECT_EQ(found("AMD_Instinct_MI100").id, "amd-mi100");
+}
+
+TEST(Catalog, OnlyAnnouncedChipsAreIncomplete) {
+  std::string incomplete;
+  for (const CatalogEntry& entry : Catalog::builtin().entries()) {
+    if (!entry.is_system && !check_complete(found(entry.id).chip())) incomplete += entry.id + " ";
+  }
+  EXPECT_EQ(incomplete, "nvidia-feynman nvidia-rubin-ultra sapeon-x330 ");
 }
 
 TEST(Catalog, RidgeOfTheA100) {
