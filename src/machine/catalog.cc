@@ -55,6 +55,18 @@ std::size_t distance(std::string_view a, std::string_view b) {
   return row.back();
 }
 
+// A search in the text of the list, which spares parsing the files that cannot have the alias.
+bool may_have_alias(std::string_view text, std::string_view alias) {
+  const auto at = text.find("\"aliases\"");
+  if (at == std::string_view::npos) return false;
+  const std::string_view list = text.substr(at, text.find(']', at) - at);
+  if (list.find('\\') != std::string_view::npos || alias.find_first_of("]\"\\") != std::string_view::npos) return true;
+  const auto same = [](char x, char y) {
+    return std::tolower(static_cast<unsigned char>(x)) == std::tolower(static_cast<unsigned char>(y));
+  };
+  return std::search(list.begin(), list.end(), alias.begin(), alias.end(), same) != list.end();
+}
+
 // "8x ID", "8 x ID", "2048x ID": the count and the rest; {0, spec} if there is no count. Negative = the count is out of range.
 std::pair<int, std::string_view> split_count(std::string_view spec) {
   int count = 0;
@@ -185,8 +197,7 @@ Result<Machine> Catalog::find_at(std::string_view id, int depth) const {
   for (const auto* files : {&chips_, &systems_}) {
     for (const File& file : *files) {
       if (equal_ignoring_case(file.id, id)) return parse_file(file, depth);
-      // A text search spares parsing the files that cannot have the alias.
-      if (file.text().find("\"aliases\"") == std::string_view::npos) continue;
+      if (!may_have_alias(file.text(), id)) continue;
       ROOFTREE_TRY(const FileHead head, parse_head(file.text(), file.path));
       for (const std::string& alias : head.aliases) {
         if (equal_ignoring_case(alias, id)) return parse_file(file, depth);

@@ -511,7 +511,7 @@ Fabric read_fabric(Fields& fields, std::string_view key, const References& refer
   if (std::string own = in.text("name", link.empty()); !own.empty()) fabric.name = std::move(own);
   fabric.topology = in.choice("topology", kTopologies, Topology::kNone, true);
   fabric.dimensions = in.integers("dimensions", 1, 1'000'000);
-  fabric.per_direction = in.quantity("per_direction", parse_bandwidth, provenance, prefix + ".bandwidth", true);
+  fabric.per_direction = in.quantity("per_direction", parse_bandwidth, provenance, prefix + ".bandwidth");
   fabric.bisection = in.quantity("bisection", parse_bandwidth, provenance, prefix + ".bisection");
   fabric.latency = in.quantity("latency", parse_seconds, provenance, prefix + ".latency");
   fabric.in_network_reduction = in.flag("in_network_reduction");

@@ -17,7 +17,7 @@ struct Fabric {
   std::string name;  // "NVLink 4", "InfiniBand NDR", "ICI"
   Topology topology = Topology::kNone;
   std::vector<int> dimensions;   // of a mesh or torus: 16 x 20 x 28
-  BytesPerSecond per_direction;  // one member's links into this fabric, one direction
+  BytesPerSecond per_direction;  // one member's links into this fabric, one direction; zero = unknown
   BytesPerSecond bisection;      // zero = derive from the topology
   Seconds latency;               // one hop, software included; zero = unknown
   bool in_network_reduction = false;
