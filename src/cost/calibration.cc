@@ -241,6 +241,8 @@ struct Chooser {
       const bool typed = set_class <= SetClass::kAttentionDecode;
       const double arithmetic_rank = typed ? arithmetic_penalty(arithmetic, set.arithmetic) : 0;
       double rank = rank_of_set + arithmetic_rank;
+      // Hosts, too: a set for a kind of chip before another vendor's family.
+      if (set_class == SetClass::kHost && !set.family.empty() && distance_of_set >= Distance::kKind) rank += 9;
       if (products) rank += stack_penalty(stack, set, distance_of_set, arithmetic_rank);
       if (!products || stack.empty() || set.variant != stack) rank += variant_penalty(set_class, variant, set.variant);
       if (rank < best.rank) best = Choice{&set, distance_of_set, arithmetic_rank > 1, rank};

@@ -57,6 +57,7 @@ E2eCase make_case(std::string_view what, const machine::Machine& machine, std::s
   c.machine = machine;
   c.model = std::move(model);
   c.plan = std::move(plan);
+  c.plan.memory_reserve = 0;  // what was measured did fit
   return c;
 }
 
@@ -116,10 +117,13 @@ E2eCase decode_case(const machine::Machine& machine, std::shared_ptr<const model
 // The machine of a row, with the variant of the chip that the row states.
 Result<machine::Machine> row_machine(const Fields& row, std::string_view column, E2eWorld& world) {
   const Result<DeviceName> device = parse_device(row(column));
-  if (!device) return refusal("device not known");
-  ROOFTREE_TRY(machine::Machine machine, world.machine(device->chip));
+  // A name that scoreboards do not decorate may still be an alias of the catalogue.
+  auto found = world.machine(device ? device->chip : std::string(row(column)));
+  if (!found) return device ? found.error() : refusal("device not known");
+  machine::Machine machine = std::move(found).value();
   machine::Chip& chip = machine.chip();
-  std::optional<int> cores = device->gpu_cores;
+  std::optional<int> cores;
+  if (device) cores = device->gpu_cores;
   if (const auto stated = parse_number(row("gpu_cores"), "gpu_cores"); stated && *stated >= 1)
     cores = static_cast<int>(*stated);
   if (cores) chip = with_cores(std::move(chip), *cores);
@@ -127,8 +131,7 @@ Result<machine::Machine> row_machine(const Fields& row, std::string_view column,
   if (const auto stated = parse_number(row("mem_bandwidth_GB_per_s"), "mem_bandwidth_GB_per_s"); stated && *stated > 0) {
     chip.ladder.back().bandwidth = BytesPerSecond{*stated * 1e9};
   }
-  if (device->power_cap_w) chip.power_max = Watts{*device->power_cap_w};
-  // What ran, fits: the reserve is for plans.
+  if (device && device->power_cap_w) chip.power_max = Watts{*device->power_cap_w};
   return machine;
 }
 
@@ -358,13 +361,25 @@ void set_float_types(Plan& plan, DType type) {
     plan.set_type(role, type);
 }
 
+// MI250 cards are two devices to PyTorch; one of them is timed.
+machine::Chip one_die_of_two(machine::Chip chip) {
+  chip = with_cores(std::move(chip), chip.cores / 2);
+  for (machine::MemoryLevel& level : chip.ladder) {
+    level.capacity *= 0.5;
+    level.bandwidth *= 0.5;
+  }
+  chip.power_max *= 0.5;
+  return chip;
+}
+
 Cases neusight(const Fields& row, E2eWorld& world) {
   return one([&]() -> Result<E2eCase> {
     const std::string_view name = row("model");
     const std::string_view options = row("options");
     if (!is_blank(options) && options != "fusion") return refusal(kParallel);
     if (name.starts_with("switch")) return refusal("shape not fully stated (Switch: feed-forward width, expert capacity)");
-    ROOFTREE_TRY(const machine::Machine machine, row_machine(row, "gpu", world));
+    ROOFTREE_TRY(machine::Machine machine, row_machine(row, "gpu", world));
+    if (machine.id.starts_with("amd-mi250")) machine.chip() = one_die_of_two(std::move(machine.chip()));
     ROOFTREE_TRY(const std::int64_t tokens, whole(row, "seq_len"));
     ROOFTREE_TRY(const std::int64_t batch, whole(row, "batch"));
     ROOFTREE_TRY(const double measured_ms, positive(row, "e2e_latency_ms"));
@@ -406,12 +421,14 @@ Cases mosaic(const Fields& row, E2eWorld& world) {
     if (gpus > 8) return refusal(kParallel);
     const NamedShape* s = find_shape(kMptShapes, row("model"));
     if (s == nullptr) return refusal("model not known");
-    ROOFTREE_TRY(const machine::Machine machine, row_machine(row, "gpu", world));
+    ROOFTREE_TRY(machine::Machine machine, row_machine(row, "gpu", world));
     ROOFTREE_TRY(const std::int64_t tokens, whole(row, "seq_len_tokens"));
     ROOFTREE_TRY(const std::int64_t micro, whole(row, "microbatch_size_seqs"));
     ROOFTREE_TRY(const std::int64_t steps, whole(row, "grad_accum"));
     ROOFTREE_TRY(const double measured, positive(row, "throughput_tokens_per_s_per_gpu"));
     if (gpus < 1 || tokens < 1 || micro < 1 || steps < 1) return refusal("no tokens");
+    // Parameters and their states are sharded over the node, so the peers' memory holds them too.
+    machine.chip().ladder.back().capacity *= static_cast<double>(gpus);
     if (row("activation_cpu_offload") == "True") return refusal("activations offloaded to the host");
     model::DecoderShape shape =
         gpt_shape(fmt::format("mpt-{}", s->name), s->layers, s->hidden, s->heads, s->vocabulary, 131072);
