@@ -21,6 +21,7 @@ int run(int argc, char** argv) {
   app.set_version_flag("--version", "rooftree 0.1.0");
   app.require_subcommand(1);
   int exit_code = 0;
+  add_models_verb(app, exit_code);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {

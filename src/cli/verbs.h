@@ -16,4 +16,6 @@ namespace rooftree::cli {
 // Prints the error to standard error and returns the exit code of its kind (2 or 3).
 int report_error(const Error& error);
 
+void add_models_verb(CLI::App& app, int& exit_code);
+
 }  // namespace rooftree::cli

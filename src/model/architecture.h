@@ -17,8 +17,6 @@
 
 namespace rooftree::model {
 
-using Description = std::vector<std::pair<std::string, std::string>>;
-
 class Architecture {
  public:
   Architecture();

@@ -632,6 +632,7 @@ Result<Model> parse_hf_config(std::string_view json_text, std::string_view where
   Model model;
   model.family = std::string(reader->type);
   model.source = std::string(where);
+  model.sources = {model.source};
   std::string id = r.text_or("_name_or_path", "");
   if (id.empty()) id = std::string(reader->type);
   model.name = id;

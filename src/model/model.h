@@ -54,11 +54,16 @@ enum class Fusion : std::uint8_t { kEager, kEagerFlash, kStandard, kIdeal, kUnfu
 
 class Architecture;  // shape parameters of one family and its builder; private to the layer
 
+using Description = std::vector<std::pair<std::string, std::string>>;
+
 struct Model {
   std::string id;
   std::string name;
   std::string family;
-  std::string source;
+  std::string source;                 // in one line
+  std::vector<std::string> sources;   // one by one
+  std::vector<std::string> recalled;  // fields that are from memory, not read in a source; "*" = all
+  std::string notes;
   std::optional<double> published_parameters;  // what the publisher says, if it does
   std::optional<double> published_active_parameters;
   std::int64_t max_context = 0;  // 0 = not stated
@@ -71,7 +76,7 @@ struct Model {
   Status build_into(const Phase& phase, Fusion fusion, Graph& graph) const;
 
   // Lines of "name: value" with the shape parameters, for `rooftree models NAME`.
-  [[nodiscard]] std::vector<std::pair<std::string, std::string>> describe() const;
+  [[nodiscard]] Description describe() const;
 };
 
 struct ModelEntry {

@@ -328,12 +328,12 @@ Result<Model> parse_model_file(std::string_view text, std::string_view where) {
   const std::string kind = r.text("kind");
   const std::string certainty = r.text("certainty");
   if (certainty != "read" && certainty != "recalled") r.fail("certainty", certainty, "read or recalled");
-  const std::vector<std::string> sources = r.texts_or_empty("sources");
-  if (sources.empty()) r.fail("sources", "none", "at least one source");
-  model.source = fmt::format("{}", fmt::join(sources, "; "));
-  const std::vector<std::string> recalled = r.texts_or_empty("recalled");
-  if (!recalled.empty()) model.source += fmt::format(" (from memory: {})", fmt::join(recalled, ", "));
-  r.text_or("notes", "");
+  model.sources = r.texts_or_empty("sources");
+  if (model.sources.empty()) r.fail("sources", "none", "at least one source");
+  model.source = fmt::format("{}", fmt::join(model.sources, "; "));
+  model.recalled = r.texts_or_empty("recalled");
+  if (!model.recalled.empty()) model.source += fmt::format(" (from memory: {})", fmt::join(model.recalled, ", "));
+  model.notes = r.text_or("notes", "");
   FieldReader published = r.object_or_empty("published");
   model.published_parameters = positive(published, "parameters");
   model.published_active_parameters = positive(published, "active_parameters");
