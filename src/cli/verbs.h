@@ -17,5 +17,6 @@ namespace rooftree::cli {
 int report_error(const Error& error);
 
 void add_models_verb(CLI::App& app, int& exit_code);
+void add_probe_verb(CLI::App& app, int& exit_code);
 
 }  // namespace rooftree::cli

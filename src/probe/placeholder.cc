@@ -1,1 +1,0 @@
-namespace rooftree::probe {}  // replaced by the probe
