@@ -23,6 +23,8 @@ int run(int argc, char** argv) {
   int exit_code = 0;
   add_models_verb(app, exit_code);
   add_probe_verb(app, exit_code);
+  add_analyze_verb(app, exit_code);
+  add_explore_verb(app, exit_code);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {

@@ -18,5 +18,7 @@ int report_error(const Error& error);
 
 void add_models_verb(CLI::App& app, int& exit_code);
 void add_probe_verb(CLI::App& app, int& exit_code);
+void add_analyze_verb(CLI::App& app, int& exit_code);
+void add_explore_verb(CLI::App& app, int& exit_code);
 
 }  // namespace rooftree::cli

@@ -207,6 +207,13 @@ std::optional<double> dollars_per_token(const cost::Estimate& e) {
   return e.money.best.value() / e.tokens;
 }
 
+std::string chip_label(const machine::Chip& chip) {
+  std::string name = chip.name.empty() ? chip.id : chip.name.substr(0, chip.name.find(" ("));
+  if (!chip.vendor.empty() && chip.vendor != "unknown" && name.find(chip.vendor) == std::string::npos)
+    name = chip.vendor + " " + name;
+  return name;
+}
+
 std::optional<double> utilisation_on_chip(const Analysis& a) {
   const auto& ladder = a.machine.chip().ladder;
   if (ladder.size() < 2 || a.estimate.time.best.value() <= 0) return std::nullopt;

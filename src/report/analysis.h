@@ -81,6 +81,9 @@ void add_operator_moves(const model::Graph& graph, const cost::CalibrationTable&
 [[nodiscard]] std::optional<double> joules_per_token(const cost::Estimate& e);
 [[nodiscard]] std::optional<double> dollars_per_token(const cost::Estimate& e);
 
+// "NVIDIA H100 SXM5 80GB", "Apple M4 Max": vendor and name once each, without what stands in parentheses.
+[[nodiscard]] std::string chip_label(const machine::Chip& chip);
+
 // Share of the last on-chip level's bandwidth that is used; nothing if the chip states none.
 [[nodiscard]] std::optional<double> utilisation_on_chip(const Analysis& a);
 

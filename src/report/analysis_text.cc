@@ -102,6 +102,14 @@ std::string what_limits(const Analysis& a) {
       return fmt::format("Memory-bound ({}): {} is {} used, memory bandwidth {}.", against, arithmetic,
                          percent(e.utilisation_compute), percent(e.utilisation_dram));
     case cost::Bound::kCompute:
+      if (e.intensity < e.ridge * 0.8) {
+        return fmt::format(
+            "Compute-bound although {} FLOP/byte lie left of the ridge at {}: so few rows leave most of the matrix units idle "
+            "({} is {} "
+            "used, memory bandwidth {}).",
+            number(e.intensity.value()), number(e.ridge.value()), arithmetic, percent(e.utilisation_compute),
+            percent(e.utilisation_dram));
+      }
       return fmt::format("Compute-bound ({}): {} is {} used, memory bandwidth {}.", against, arithmetic,
                          percent(e.utilisation_compute), percent(e.utilisation_dram));
     case cost::Bound::kOnChip:
@@ -214,7 +222,7 @@ std::string change_text(double ratio) {
 }  // namespace
 
 std::string headline(const Analysis& a) {
-  return fmt::format("{} on {}: {}", a.model_name.empty() ? a.model_id : a.model_name, a.machine.chip().name,
+  return fmt::format("{} on {}: {}", a.model_name.empty() ? a.model_id : a.model_name, chip_label(a.machine.chip()),
                      phase_text(a.phase));
 }
 
@@ -427,7 +435,7 @@ std::string comparison_text(const std::vector<Analysis>& analyses, const Termina
   for (const Analysis& a : analyses) largest = std::max(largest, a.estimate.time.best.value());
   const Scale time = scale_for(largest, Dimension::kSeconds);
   const std::string unit(progress_unit(analyses.front()));
-  Table table({{"machine", "", Align::kLeft, 0, 14},
+  Table table({{"machine", "", Align::kLeft, 0, 20},
                {"time", time.unit + "/step"},
                {unit + "s/s", ""},
                {"90 % interval", "", Align::kRight, 3},
@@ -442,7 +450,7 @@ std::string comparison_text(const std::vector<Analysis>& analyses, const Termina
     const auto usd = dollars_per_token(e);
     const bool possible = e.regime != cost::Regime::kDoesNotFit;
     table.add_row(
-        {a.machine.chip().name, possible ? number(e.time.best.value() / time.factor) : "-",
+        {chip_label(a.machine.chip()), possible ? number(e.time.best.value() / time.factor) : "-",
          possible ? number(e.tokens_per_second) : "-",
          possible ? fmt::format("{} - {}", number(e.tokens / e.time.high.value()), number(e.tokens / e.time.low.value())) : "-",
          possible ? std::string(cost::name(e.bound)) : "-",
@@ -465,7 +473,7 @@ std::string several_text(const std::vector<Analysis>& analyses, const Terminal& 
       "\n";
   out += wrap(plan_text(first.phase, first.plan), terminal.width) + "\n" + comparison_text(analyses, terminal) + "\n";
   for (const Analysis& a : analyses) {
-    std::string text = fmt::format("{}: {}", a.machine.chip().name, regime_sentence(a));
+    std::string text = fmt::format("{}: {}", chip_label(a.machine.chip()), regime_sentence(a));
     const auto move = std::find_if(a.sensitivities.begin(), a.sensitivities.end(),
                                    [](const cost::Sensitivity& s) { return s.kind == cost::Sensitivity::Kind::kSoftware; });
     if (move != a.sensitivities.end() && move->time_ratio < 1)

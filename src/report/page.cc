@@ -59,7 +59,7 @@ Json roofs(const Analysis& a) {
     compute.push_back({{"name", roof.name}, {"flop_per_s", short_number(roof.rate.value())}});
   }
   return {{"id", a.machine.id},
-          {"name", chip.name},
+          {"name", chip_label(chip)},
           {"vendor", chip.vendor},
           {"capacity_bytes", short_number(chip.main_memory().capacity.value())},
           {"memory_name", chip.main_memory().name},

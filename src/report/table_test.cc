@@ -72,6 +72,7 @@ TEST(Text, NumbersOfAColumnShareTheirDecimals) {
   EXPECT_EQ(aligned(0.01, 99), "<0.1");
   EXPECT_EQ(aligned(0, 99), "0");
   EXPECT_EQ(aligned(1234, 5678), "1,234");
+  EXPECT_EQ(aligned(0.4, 131), "0.4") << "one decimal below a thousand";
   EXPECT_EQ(aligned(0.4, 5678), "<1");
   EXPECT_EQ(aligned(0.00012, 0.00034), "0.0001") << "at most four decimals";
   EXPECT_EQ(aligned(std::numeric_limits<double>::quiet_NaN(), 1), "-");

@@ -146,7 +146,8 @@ std::string aligned(double value, double largest, int digits) {
   if (!std::isfinite(value)) return "-";
   if (value == 0 || !std::isfinite(largest) || largest <= 0) return number(value, digits);
   constexpr int kMostDecimals = 4;
-  const int decimals = std::clamp(digits - 1 - static_cast<int>(std::floor(std::log10(largest) + 1e-12)), 0, kMostDecimals);
+  const int decimals =
+      std::clamp(digits - 1 - static_cast<int>(std::floor(std::log10(largest) + 1e-12)), largest < 1000 ? 1 : 0, kMostDecimals);
   const double unit = std::pow(10.0, -decimals);
   if (std::abs(value) < unit / 2) return fmt::format("<{:.{}f}", unit, decimals);
   return grouped(fmt::format("{:.{}f}", value, decimals));
