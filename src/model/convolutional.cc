@@ -184,7 +184,8 @@ class UNet final : public Architecture {
     w.set_block_output(x.id);
     w.end_block();
 
-    std::vector<Planes> kept{x};
+    static thread_local std::vector<Planes> kept;  // what the way up joins to; kept between graphs for its storage
+    kept.assign(1, x);
     for (std::size_t level = 0; level < levels; ++level) {
       const std::int64_t channels = base * s_.channel_multipliers[level];
       for (std::int64_t i = 0; i < s_.residual_blocks; ++i) {

@@ -366,6 +366,7 @@ Work work(const Operator& op) {
 
 double expected_experts_hit(double tokens, double experts, double top_k) {
   if (top_k >= experts) return tokens > 0 ? experts : 0;
+  if (tokens == 1) return top_k;
   // experts (1 - (1 - top_k/experts)^tokens), without cancellation for few tokens.
   return -experts * std::expm1(tokens * std::log1p(-top_k / experts));
 }
