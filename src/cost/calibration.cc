@@ -34,7 +34,7 @@ constexpr std::array<Member<GemmConstants>, 14> kGemmMembers = {{
     {{"core_load", "bytes_per_clock"}, &GemmConstants::core_load_bytes},
     {{"core_flop", "per_clock"}, &GemmConstants::core_flop},
     {{"core_unpack", "per_clock"}, &GemmConstants::core_unpack},
-    {{"reads_per_row", "1"}, &GemmConstants::reads_per_row},
+    {{"one_by_one", "rows"}, &GemmConstants::rows_one_by_one},
     {{"thin_share", "1"}, &GemmConstants::thin_share},
     {{"tile", "rows"}, &GemmConstants::tile_rows},
 }};

@@ -65,11 +65,11 @@ struct GemmConstants {
   // Weights that a core widens per clock before the product; 0 = free. The time adds to that of reading them.
   double core_unpack = 0;
   double unpack_seconds = 0;  // per weight on the whole chip; follows from core_unpack
-  // Times that products of few rows read cached keys and values (m <= 16) and experts (tokens <= 32) per row: 1 for kernels
-  // that take rows one by one, 0 for those that read them once for all rows.
-  double reads_per_row = 0;
-  // Products on general ALUs: few rows run as matrix-vector products at `thin_share` of the wide rate, or fill a tile of
-  // `tile_rows` rows, whichever is shorter; 0 = no such tile.
+  // Up to so many rows, products read cached keys and values and experts once per row instead of once for all rows (llama.cpp:
+  // 8 on CUDA, 31 on Metal); 0 = never.
+  double rows_one_by_one = 0;
+  // Products on general ALUs: few rows (2 and more) run as matrix-vector products at `thin_share` of the wide rate, or fill a
+  // tile of `tile_rows` rows, whichever is shorter; 0 = no such tile.
   double thin_share = 1;
   double tile_rows = 0;
   double log_low = -0.3, log_high = 0.3;

@@ -113,7 +113,7 @@ TEST(StackConstants, UnpackingAddsItsTimeToTheReads) {
 TEST(StackConstants, CachedKeysAreReadPerRowWhereTheKernelDoesSo) {
   ConstantSet set = gemm_set("", 1.0);
   const auto shared = CalibrationTable::from_sets({set}, {ampere(0)}).resolve(test_chip());
-  set.values.emplace_back("reads_per_row", 1);
+  set.values.emplace_back("one_by_one", 16);
   const auto per_row = CalibrationTable::from_sets({set}, {ampere(0)}).resolve(test_chip());
   model::MatMul product{.m = 4, .n = 100000, .k = 128, .batch = 8, .weight = false, .cached = true};
   Operands operands;
@@ -132,7 +132,7 @@ TEST(StackConstants, ExpertsAreReadPerPairWhereTheKernelDoesSo) {
   ConstantSet set = gemm_set("", 1.0);
   set.set_class = SetClass::kGroupedGemm;
   const auto shared = CalibrationTable::from_sets({set}, {ampere(0)}).resolve(test_chip());
-  set.values.emplace_back("reads_per_row", 1);
+  set.values.emplace_back("one_by_one", 16);
   const auto per_pair = CalibrationTable::from_sets({set}, {ampere(0)}).resolve(test_chip());
   model::GroupedMatMul product{.tokens = 16, .n = 1024, .k = 1024, .experts = 8, .top_k = 2};
   Operands operands;

@@ -127,7 +127,11 @@ double alu_rows(double m, const GemmConstants& c) {
 //   split cost (s > 1) = 8 s M N / (l W) + 0.7 us   (fp32 partial sums written and read)
 // Waves count 0.7 of a full ceiling because persistent kernels and uneven clocks blur them (knowledge of the public fits).
 double tile_time(Product p, double inverse_rate, const GemmConstants& c, const ChipCalibration& chip) {
-  if (chip.tile_rows <= 1) return 2 * alu_rows(p.m, c) * p.n * p.k * p.batch * inverse_rate;
+  if (chip.tile_rows <= 1) {
+    // The arithmetic of matrix-vector kernels proper hides behind their reads.
+    const double rows = p.m > 1 ? alu_rows(p.m, c) : p.m;
+    return 2 * rows * p.n * p.k * p.batch * inverse_rate;
+  }
   if (p.n < p.m) {
     std::swap(p.m, p.n);
     std::swap(p.a_bytes, p.b_bytes);
@@ -290,8 +294,8 @@ struct TimeOf {
     const bool widened = o.weight_only && op.weight;
     const GemmConstants& c = widened ? gemm_constants(o, chip) : chip.gemm[static_cast<std::size_t>(o.arithmetic)];
     Traffic t = traffic(work, o);
-    if (op.cached && op.m <= 16 && c.reads_per_row > 0) {
-      t.kv *= std::max(1.0, c.reads_per_row * p.m);
+    if (op.cached && p.m <= c.rows_one_by_one) {
+      t.kv *= p.m;
       place(t, o);
     }
     KernelTime r = product_time(p, t, c, o, chip);
@@ -316,7 +320,7 @@ struct TimeOf {
       while (row_tile < even_load && row_tile < 128) row_tile *= 2;
     }
     auto [rows, hit] = routed_load(tokens, experts, top_k, o.routing_skew, o.routing_shards, row_tile);
-    if (tokens <= 32) hit = std::max(hit, c.reads_per_row * tokens * top_k / o.routing_shards);
+    if (tokens <= c.rows_one_by_one) hit = std::max(hit, tokens * top_k / o.routing_shards);
     if (chip.tile_rows <= 1 && hit > 0) rows = hit * alu_rows(rows / hit, c);
     const double pairs = tokens * top_k / o.routing_shards;
     Traffic t;
