@@ -135,6 +135,24 @@ Result<machine::Machine> row_machine(const Fields& row, std::string_view column,
   return machine;
 }
 
+// MI250 and MI250X cards are two devices to PyTorch; one of them is timed.
+machine::Chip one_die_of_two(machine::Chip chip) {
+  chip = with_cores(std::move(chip), chip.cores / 2);
+  for (machine::MemoryLevel& level : chip.ladder) {
+    level.capacity *= 0.5;
+    level.bandwidth *= 0.5;
+  }
+  chip.power_max *= 0.5;
+  return chip;
+}
+
+// The device of a PyTorch program.
+Result<machine::Machine> torch_machine(const Fields& row, std::string_view column, E2eWorld& world) {
+  ROOFTREE_TRY(machine::Machine machine, row_machine(row, column, world));
+  if (machine.id.starts_with("amd-mi250")) machine.chip() = one_die_of_two(std::move(machine.chip()));
+  return machine;
+}
+
 template <class Build>
 Cases one(Build build) {
   Cases cases;
@@ -248,7 +266,7 @@ Cases gptfast(const Fields& row, E2eWorld& world) {
     ROOFTREE_TRY(const std::string id, known(parse_model(model_name), "model not known"));
     ROOFTREE_TRY(const auto model, world.model(id));
     ROOFTREE_TRY(const WeightFormat format, known(parse_weight_format(row("weight_precision")), "quantisation not known"));
-    ROOFTREE_TRY(const machine::Machine machine, row_machine(row, "gpu", world));
+    ROOFTREE_TRY(const machine::Machine machine, torch_machine(row, "gpu", world));
     ROOFTREE_TRY(const std::int64_t batch, whole(row, "batch_size"));
     ROOFTREE_TRY(const std::int64_t prompt, whole(row, "prompt_tokens"));
     ROOFTREE_TRY(const double measured, positive(row, "decode_tokens_per_s"));
@@ -361,25 +379,13 @@ void set_float_types(Plan& plan, DType type) {
     plan.set_type(role, type);
 }
 
-// MI250 cards are two devices to PyTorch; one of them is timed.
-machine::Chip one_die_of_two(machine::Chip chip) {
-  chip = with_cores(std::move(chip), chip.cores / 2);
-  for (machine::MemoryLevel& level : chip.ladder) {
-    level.capacity *= 0.5;
-    level.bandwidth *= 0.5;
-  }
-  chip.power_max *= 0.5;
-  return chip;
-}
-
 Cases neusight(const Fields& row, E2eWorld& world) {
   return one([&]() -> Result<E2eCase> {
     const std::string_view name = row("model");
     const std::string_view options = row("options");
     if (!is_blank(options) && options != "fusion") return refusal(kParallel);
     if (name.starts_with("switch")) return refusal("shape not fully stated (Switch: feed-forward width, expert capacity)");
-    ROOFTREE_TRY(machine::Machine machine, row_machine(row, "gpu", world));
-    if (machine.id.starts_with("amd-mi250")) machine.chip() = one_die_of_two(std::move(machine.chip()));
+    ROOFTREE_TRY(const machine::Machine machine, torch_machine(row, "gpu", world));
     ROOFTREE_TRY(const std::int64_t tokens, whole(row, "seq_len"));
     ROOFTREE_TRY(const std::int64_t batch, whole(row, "batch"));
     ROOFTREE_TRY(const double measured_ms, positive(row, "e2e_latency_ms"));

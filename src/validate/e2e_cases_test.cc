@@ -117,6 +117,17 @@ TEST(E2eCases, TrainingRunsTheOptimizerOncePerStep) {
   EXPECT_DOUBLE_EQ(c.measured, 0.2);
 }
 
+TEST(E2eCases, PyTorchSeesOneDieOfAnMi250) {
+  const Row row = {{"gpu", "AMD_Instinct_MI250"}, {"model", "gpt2_large"}, {"mode", "inf"},
+                   {"seq_len", "1024"},           {"batch", "4"},          {"e2e_latency_ms", "400"}};
+  const E2eCase c = only_case("e2e_neusight_labels.csv", row);
+  const auto card = machine::Catalog::builtin().find("amd-mi250");
+  ASSERT_TRUE(card);
+  EXPECT_EQ(c.machine.chip().cores, card->chip().cores / 2);
+  EXPECT_DOUBLE_EQ(c.machine.chip().main_memory().bandwidth.value(), card->chip().main_memory().bandwidth.value() / 2);
+  EXPECT_TRUE(c.stretches[0].phase.all_logits);
+}
+
 TEST(E2eCases, RefusalsSayWhyInFewWords) {
   EXPECT_EQ(only_refusal(kBoards, with(kMetalRow, "model", "Parrot 3B")), "model not known");
   EXPECT_EQ(only_refusal(kBoards, with(kMetalRow, "quant", "Q9")), "quantisation not known");

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "machine/catalog.h"
+
 namespace rooftree::validate {
 namespace {
 
@@ -85,8 +87,26 @@ TEST(E2eText, Devices) {
   EXPECT_EQ(chip("Tesla_V100-PCIE-32GB"), "nvidia-v100-pcie");
   EXPECT_EQ(chip("Tesla_P4"), "nvidia-p4");
   EXPECT_EQ(chip("AMD_Instinct_MI210"), "amd-mi210");
+  EXPECT_EQ(chip("AMD MI-250x"), "amd-mi250x");
   EXPECT_EQ(chip("7900 XTX"), "amd-rx-7900-xtx");
   EXPECT_EQ(chip("Apple M1"), "apple-m1");
+}
+
+// Every chip that a scoreboard's name leads to is in the catalogue, and names of one chip do not catch another.
+TEST(E2eText, DevicesAreInTheCatalogue) {
+  for (const char* text :
+       {"RTX 4090", "L40", "L40S", "A10", "A10G", "A100", "P40", "P4", "H200 NVL", "H100 NVL", "AMD Radeon RX 7900 XT",
+        "Radeon 8060S", "V100-PCIE-16GB", "M5 Max", "Apple M4", "AMD Instinct MI300A", "NVIDIA_L4", "H800"}) {
+    const auto device = parse_device(text);
+    ASSERT_TRUE(device) << text;
+    const auto machine = machine::Catalog::builtin().find(device->chip);
+    EXPECT_TRUE(machine) << device->chip;
+  }
+  EXPECT_EQ(parse_device("L40S 48GB")->chip, "nvidia-l40s");
+  EXPECT_EQ(parse_device("L40 48GB")->chip, "nvidia-l40");
+  EXPECT_EQ(parse_device("A10 24GB")->chip, "nvidia-a10");
+  EXPECT_EQ(parse_device("Tesla P40")->chip, "nvidia-p40");
+  EXPECT_EQ(parse_device("RX 7900 XTX")->chip, "amd-rx-7900-xtx");
 }
 
 TEST(E2eText, DeviceFacts) {
