@@ -159,7 +159,7 @@ void add_operator_moves(const model::Graph& graph, const cost::CalibrationTable&
   memory.bandwidth *= kMore;
   memory.write_bandwidth *= kMore;
   trials.push_back(std::move(bandwidth));
-  Trial arithmetic{"arithmetic +10 %", a.machine, a.plan};
+  Trial arithmetic{"FLOP/s +10 %", a.machine, a.plan};
   for (machine::ArithmeticRate& rate : arithmetic.machine.chip().arithmetic) {
     rate.matrix *= kMore;
     rate.vector *= kMore;
@@ -235,6 +235,11 @@ std::string phase_text(const model::Phase& phase) {
       return fmt::format("training step, batch {} x {} tokens", phase.batch, phase.tokens);
   }
   return {};
+}
+
+std::string phase_text(const Analysis& a) {
+  if (!a.counts_samples) return phase_text(a.phase);
+  return fmt::format("{}, batch {}", a.phase.kind == model::Phase::Kind::kTrain ? "training step" : "inference", a.phase.batch);
 }
 
 std::string_view name(model::Recompute recompute) {

@@ -92,6 +92,8 @@ void add_operator_moves(const model::Graph& graph, const cost::CalibrationTable&
 
 // "prefill of 512 tokens, batch 1", "decode, batch 8, context 1024", "training step, batch 4 x 2048 tokens".
 [[nodiscard]] std::string phase_text(const model::Phase& phase);
+// The same, in samples where the model has no tokens: "inference, batch 64", "training step, batch 64".
+[[nodiscard]] std::string phase_text(const Analysis& a);
 // "bf16 weights, bf16 KV cache, bf16 activations, engine stack, standard fusion"
 [[nodiscard]] std::string plan_text(const model::Phase& phase, const cost::Plan& plan);
 [[nodiscard]] std::string sparsity_text(const cost::Sparsity& sparsity);

@@ -64,6 +64,17 @@ std::string_view display_name(model::Role role) {
   return "";
 }
 
+// "43 % of the weights", "5.3 % of the optimizer state and all of the KV cache": what lives outside main memory.
+std::string what_spills(const Analysis& a) {
+  std::string text;
+  for (const cost::Placement& p : a.estimate.placement) {
+    if (p.share_off_chip <= 0 || p.size <= Bytes{}) continue;
+    text += fmt::format("{}{} of the {}", text.empty() ? "" : " and ",
+                        p.share_off_chip > 0.9995 ? "all" : percent(p.share_off_chip), display_name(p.role));
+  }
+  return text.empty() ? "what is missing" : text;
+}
+
 std::string where_weights_live(const Analysis& a) {
   const cost::Estimate& e = a.estimate;
   const std::string weights = to_text(e.memory.by_role[static_cast<std::size_t>(model::Role::kWeight)]);
@@ -79,13 +90,13 @@ std::string where_weights_live(const Analysis& a) {
                          one ? std::string(progress_unit(a)) : plural(e.tokens, progress_unit(a)));
     }
     case cost::Regime::kWeightsFromHost:
-      return fmt::format(
-          "The weights ({}) do not fit into {} of {}: every step fetches what is missing from host memory over {}.", weights,
-          to_text(chip.main_memory().capacity), memory, chip.host_link.empty() ? "the host link" : chip.host_link);
+      return fmt::format("The working set ({}) does not fit into {} of {}: every step fetches {} from host memory over {}.",
+                         to_text(e.memory.total), to_text(chip.main_memory().capacity), memory, what_spills(a),
+                         chip.host_link.empty() ? "the host link" : chip.host_link);
     case cost::Regime::kWeightsFromDisk:
       return fmt::format(
-          "The weights ({}) fit neither into {} of {} nor into the host's memory: every step reads what is missing from disk.",
-          weights, to_text(chip.main_memory().capacity), memory);
+          "The working set ({}) fits neither into {} of {} nor into the host's memory: every step reads {} from host and disk.",
+          to_text(e.memory.total), to_text(chip.main_memory().capacity), memory, what_spills(a));
     case cost::Regime::kDoesNotFit:
       return fmt::format("It needs {} and nothing of this machine holds that ({} of {}).", to_text(e.memory.total),
                          to_text(chip.main_memory().capacity), memory);
@@ -223,7 +234,7 @@ std::string change_text(double ratio) {
 
 std::string headline(const Analysis& a) {
   return fmt::format("{} on {}: {}", a.model_name.empty() ? a.model_id : a.model_name, chip_label(a.machine.chip()),
-                     phase_text(a.phase));
+                     phase_text(a));
 }
 
 std::string regime_sentence(const Analysis& a) {
@@ -327,7 +338,7 @@ std::string operators_text(const Analysis& a, const Terminal& terminal, double s
                {"intensity", "FLOP/byte", Align::kRight, 2},
                {"reaches", rate.unit, Align::kRight, 7},
                {"bound", "", Align::kLeft},
-               {"moves most", "", Align::kLeft, 3, 18}});
+               {"moves most", "", Align::kLeft, 3, 19}});
   const auto intensity = [](double f, double b) { return f > 0 && b > 0 ? number(f / b) : std::string("-"); };
   const auto share = [&](double t) { return total > 0 ? percent(t / total) : std::string("-"); };
   for (const auto& [text, sum] : groups) {
@@ -468,7 +479,7 @@ std::string several_text(const std::vector<Analysis>& analyses, const Terminal& 
   if (analyses.empty()) return {};
   const Analysis& first = analyses.front();
   std::string out =
-      styled(fmt::format("{}: {}", first.model_name.empty() ? first.model_id : first.model_name, phase_text(first.phase)),
+      styled(fmt::format("{}: {}", first.model_name.empty() ? first.model_id : first.model_name, phase_text(first)),
              Style::kBold, terminal.colour) +
       "\n";
   out += wrap(plan_text(first.phase, first.plan), terminal.width) + "\n" + comparison_text(analyses, terminal) + "\n";
@@ -479,6 +490,14 @@ std::string several_text(const std::vector<Analysis>& analyses, const Terminal& 
     if (move != a.sensitivities.end() && move->time_ratio < 1)
       text += fmt::format(" Best move: {}, {}.", move->knob, gain_text(move->time_ratio));
     out += wrap(text, terminal.width, 0, 2);
+  }
+  for (const Analysis& a : analyses) {
+    // A system is analysed as one of its chips; the note that says so stands last.
+    if (a.machine.chip_count() > 1 && !a.notes.empty()) {
+      for (const std::string& note : a.notes) {
+        if (note.rfind(a.machine.id, 0) == 0) out += wrap(note, terminal.width, 0, 2);
+      }
+    }
   }
   return out;
 }

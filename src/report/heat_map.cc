@@ -99,8 +99,17 @@ std::string heat_map_text(const HeatMap& map, const Terminal& terminal) {
   }
   out += table.render(terminal.width, terminal.colour) + "\n";
   if (map.best < 0) {
-    return out + wrap(map.budget.empty() ? "No chip of this range holds the model."
-                                         : "No chip of this range holds the model within the budget.",
+    // The nearest miss tells which budget would do.
+    const HeatCell* frugal = nullptr;
+    for (const HeatCell& c : map.cells) {
+      if (c.fits && c.watts > 0 && (frugal == nullptr || c.watts < frugal->watts)) frugal = &c;
+    }
+    if (frugal == nullptr) return out + wrap("No chip of this range holds the model.", terminal.width);
+    return out + wrap(fmt::format("No chip of this range holds the model within the budget: the most frugal that does takes "
+                                  "about {} W, {} mm2 and {} of parts "
+                                  "by the proxy (within 40 %; cost within a factor of two). A base with less arithmetic "
+                                  "(--base, --set) takes less.",
+                                  number(frugal->watts, 2), number(frugal->area_mm2, 2), dollars(frugal->parts_usd)),
                       terminal.width);
   }
   const auto best = static_cast<std::size_t>(map.best);

@@ -162,9 +162,31 @@ TEST(Words, RegimeSentenceNamesPlaceAndLimit) {
   EXPECT_NE(regime_sentence(a).find("Memory-bound (2.27 FLOP/byte"), std::string::npos) << regime_sentence(a);
   a.estimate.regime = cost::Regime::kWeightsFromHost;
   a.estimate.bound = cost::Bound::kHostLink;
-  EXPECT_NE(regime_sentence(a).find("host memory"), std::string::npos);
+  a.estimate.placement[static_cast<std::size_t>(model::Role::kWeight)].share_off_chip = 0.43;
+  EXPECT_NE(regime_sentence(a).find("fetches 43 % of the weights from host memory"), std::string::npos) << regime_sentence(a);
   a.estimate.regime = cost::Regime::kDoesNotFit;
   EXPECT_NE(regime_sentence(a).find("nothing of this machine holds"), std::string::npos);
+}
+
+TEST(Words, ModelsWithoutTokensCountSamples) {
+  Analysis a = hand_made_analysis();
+  a.phase = model::Phase::prefill(64, 512);
+  EXPECT_NE(headline(a).find("prefill of 512 tokens, batch 64"), std::string::npos);
+  a.counts_samples = true;
+  EXPECT_NE(headline(a).find("inference, batch 64"), std::string::npos);
+  EXPECT_EQ(progress_unit(a), "sample");
+}
+
+TEST(Words, ChipsCarryTheirVendorOnce) {
+  machine::Chip chip;
+  chip.id = "x";
+  EXPECT_EQ(chip_label(chip), "x");
+  chip.name = "TPU v6e (Trillium)";
+  chip.vendor = "Google";
+  EXPECT_EQ(chip_label(chip), "Google TPU v6e");
+  chip.name = "AMD EPYC 7763";
+  chip.vendor = "AMD";
+  EXPECT_EQ(chip_label(chip), "AMD EPYC 7763");
 }
 
 TEST(Words, Gains) {
