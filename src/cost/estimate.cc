@@ -102,6 +102,20 @@ struct ExpCache {
 std::string_view name(Bound bound) { return kBoundNames[static_cast<std::size_t>(bound)]; }
 std::string_view name(PriceBasis basis) { return kPriceNames[static_cast<std::size_t>(basis)]; }
 
+Status check_machine(const machine::Machine& machine) {
+  const machine::Chip& chip = machine.chip();
+  const auto missing = [&](std::string_view what) {
+    return Error{ErrorCode::kInvalid,
+                 fmt::format("{}: {} is not known; expected a value, for example with --set chip.{}", chip.id, what, what)};
+  };
+  if (chip.ladder.empty() || chip.main_memory().capacity <= Bytes{}) return missing("dram.capacity");
+  if (chip.main_memory().bandwidth <= BytesPerSecond{}) return missing("dram.bandwidth");
+  for (int i = 0; i < kArithmeticCount; ++i) {
+    if (machine::product_rate(chip, static_cast<Arithmetic>(i)) > FlopPerSecond{}) return Ok{};
+  }
+  return missing("bf16.matrix");
+}
+
 Estimator::Estimator(const machine::Machine& machine, const CalibrationTable& calibration, const Plan& plan)
     : Estimator(machine, calibration.resolve(machine.chip(), software_of(plan)), plan) {}
 
@@ -123,6 +137,15 @@ Estimator::Estimator(const machine::Machine& machine, const ChipCalibration& cal
   // Sparsity is folded into weight_bytes and product_speedup, per value of the dense tensor.
   w.weight_density = 1;
   w.product_speedup = types_.product_speedup;
+
+  // Unknown is not limiting: zero bandwidth would make infinite and undefined times.
+  constexpr double kNotLimiting = 1e30;
+  if (!(calibration_.memory_bandwidth > 0)) calibration_.memory_bandwidth = kNotLimiting;
+  if (!(calibration_.vector_rate > 0)) calibration_.vector_rate = kNotLimiting;
+  if (!(calibration_.exponential_rate > 0)) calibration_.exponential_rate = kNotLimiting;
+  for (double& inverse : calibration_.inverse_product_rate) {
+    if (!std::isfinite(inverse)) inverse = 0;
+  }
 
   // Kernels that follow each other draw more power, so the clock falls; eager stacks also launch helpers one by one.
   const HostConstants& host = calibration_.host[static_cast<std::size_t>(plan_.stack)];

@@ -84,6 +84,10 @@ struct Estimate {
   std::vector<OperatorEstimate> operators;
 };
 
+// kInvalid where the machine lacks what an estimate cannot do without: capacity and bandwidth of main memory, an arithmetic
+// rate (chips that are announced but not specified). An Estimator of such a machine takes what is missing as not limiting.
+Status check_machine(const machine::Machine& machine);
+
 // A chip made ready for many estimates under one plan: rates, constants and types resolved once.
 class Estimator {
  public:

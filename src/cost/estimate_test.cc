@@ -609,6 +609,45 @@ TEST(ResolveTypes, MissingArithmeticFallsToTheNextWiderAndSaysSo) {
   EXPECT_EQ(available_arithmetic(chip, Arithmetic::kFp64), Arithmetic::kFp32);  // nothing wider: the widest there is
 }
 
+TEST(ResolveTypes, ATypeThatIsThereOnlyForShowIsNotUsed) {
+  machine::Chip chip = gpu().chip();  // like Pascal: fp16 at 1/64 of fp32
+  set_rate(chip, Arithmetic::kBf16, 0, 0);
+  set_rate(chip, Arithmetic::kFp16, 0, 0.3e12);
+  const ResolvedTypes t = resolve_types(chip, typed(DType::kF16, DType::kF16));
+  EXPECT_EQ(t.arithmetic, Arithmetic::kFp32);
+  ASSERT_FALSE(t.facts.empty());
+  EXPECT_NE(t.facts[0].find("is slow at fp16"), std::string::npos);
+  EXPECT_EQ(preferred_arithmetic(chip, Arithmetic::kBf16), Arithmetic::kFp32);
+  // fp16 twice as fast as bf16 does not make a bf16 plan run in fp16: the range is not the same.
+  set_rate(chip, Arithmetic::kBf16, 92e12, 0);
+  set_rate(chip, Arithmetic::kFp16, 184e12, 0);
+  EXPECT_EQ(preferred_arithmetic(chip, Arithmetic::kBf16), Arithmetic::kBf16);
+  Plan forced = typed(DType::kF16, DType::kF16);
+  set_rate(chip, Arithmetic::kFp16, 0, 0.3e12);
+  forced.arithmetic = Arithmetic::kFp16;
+  EXPECT_EQ(resolve_types(chip, forced).arithmetic, Arithmetic::kFp16);
+}
+
+TEST(CheckMachine, NamesWhatIsMissing) {
+  EXPECT_TRUE(check_machine(gpu()).has_value());
+  const auto message = [](const machine::Machine& m) {
+    const Status s = check_machine(m);
+    return s ? std::string() : s.error().message;
+  };
+  machine::Machine m = gpu();
+  m.chip().ladder.back().bandwidth = {};
+  EXPECT_NE(message(m).find("dram.bandwidth is not known"), std::string::npos);
+  // Taken as not limiting all the same, never as undefined.
+  EXPECT_TRUE(std::isfinite(predicted(m, decoder({}, 1, 1, 10)).time.best.value()));
+  m = gpu();
+  m.chip().ladder.back().capacity = {};
+  EXPECT_NE(message(m).find("dram.capacity is not known"), std::string::npos);
+  m = gpu();
+  for (machine::ArithmeticRate& rate : m.chip().arithmetic) rate = {};
+  EXPECT_NE(message(m).find("is not known"), std::string::npos);
+  EXPECT_TRUE(std::isfinite(predicted(m, decoder({}, 1, 1, 10)).time.best.value()));
+}
+
 TEST(ResolveTypes, ForcedArithmetic) {
   Plan plan = typed(DType::kInt8, DType::kBf16);
   plan.arithmetic = Arithmetic::kInt8;

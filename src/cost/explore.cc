@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstddef>
+#include <iterator>
 #include <limits>
 
 namespace rooftree::cost {
@@ -57,11 +59,20 @@ double compute_rate(const machine::Chip& chip) {
   return best;
 }
 
+// The last level on the die before main memory (HBM in front of DDR is no such level); -1 = none.
+std::ptrdiff_t on_chip_index(const machine::Chip& chip) {
+  for (std::ptrdiff_t i = std::ssize(chip.ladder) - 2; i >= 0; --i) {
+    if (!is_dram(chip.ladder[static_cast<std::size_t>(i)].name)) return i;
+  }
+  return -1;
+}
 const machine::MemoryLevel* on_chip_level(const machine::Chip& chip) {
-  return chip.ladder.size() > 1 ? &chip.ladder[chip.ladder.size() - 2] : nullptr;
+  const std::ptrdiff_t i = on_chip_index(chip);
+  return i >= 0 ? &chip.ladder[static_cast<std::size_t>(i)] : nullptr;
 }
 machine::MemoryLevel* on_chip_level(machine::Chip& chip) {
-  return chip.ladder.size() > 1 ? &chip.ladder[chip.ladder.size() - 2] : nullptr;
+  const std::ptrdiff_t i = on_chip_index(chip);
+  return i >= 0 ? &chip.ladder[static_cast<std::size_t>(i)] : nullptr;
 }
 
 Status check_axis(const Axis& axis, std::string_view label) {
@@ -100,8 +111,13 @@ ChipProxy chip_proxy(const machine::Chip& chip) {
   const machine::MemoryLevel& memory = chip.main_memory();
   const bool sram_only = memory_is_on_chip(chip);
   const double tflops = compute_rate(chip) / 1e12;
-  const double memory_gb = sram_only ? 0 : memory.capacity.value() / 1e9;
-  const double memory_tb_per_s = sram_only ? 0 : memory.bandwidth.value() / 1e12;
+  double memory_gb = sram_only ? 0 : memory.capacity.value() / 1e9;
+  double memory_tb_per_s = sram_only ? 0 : memory.bandwidth.value() / 1e12;
+  for (std::size_t i = 0; i + 1 < chip.ladder.size(); ++i) {
+    if (!is_dram(chip.ladder[i].name)) continue;
+    memory_gb += chip.ladder[i].capacity.value() / 1e9;
+    memory_tb_per_s += chip.ladder[i].bandwidth.value() / 1e12;
+  }
   double sram_mb = sram_only ? memory.capacity.value() / 1e6 : 0;
   if (const machine::MemoryLevel* level = on_chip_level(chip)) sram_mb += level->capacity.value() / 1e6;
 
@@ -206,6 +222,7 @@ Result<Exploration> explore(const model::Model& model, const model::Phase& phase
   if (x.property == y.property) {
     return Error{ErrorCode::kInvalid, fmt::format("both axes are {}; expected two different properties", name(x.property))};
   }
+  ROOFTREE_TRY_VOID(check_machine(base));
   ROOFTREE_TRY(const model::Graph graph, model.build(phase, plan.fusion));
 
   Exploration out{.x = x, .y = y, .points = {}, .fastest = {}, .cheapest_per_token = {}, .most_efficient = {}};

@@ -25,16 +25,16 @@ std::string_view intern(const std::string& text) {
   return *names.insert(text).first;
 }
 
-bool is_dram(std::string_view level) {
-  return level.find("HBM") != std::string_view::npos || level.find("DDR") != std::string_view::npos ||
-         level.find("DRAM") != std::string_view::npos;
-}
-
 double inverse(BytesPerSecond bandwidth) { return bandwidth > BytesPerSecond{} ? 1.0 / bandwidth.value() : 0.0; }
 
 }  // namespace
 
 std::string_view name(Regime regime) { return kRegimeNames[static_cast<std::size_t>(regime)]; }
+
+bool is_dram(std::string_view level) {
+  return level.find("HBM") != std::string_view::npos || level.find("DDR") != std::string_view::npos ||
+         level.find("DRAM") != std::string_view::npos;
+}
 
 bool memory_is_on_chip(const machine::Chip& chip) {
   const machine::MemoryLevel& memory = chip.main_memory();

@@ -65,6 +65,9 @@ struct StorageLadder {
   bool host_assumed = false;    // the host's memory size is unknown: taken as enough
 };
 
+// Whether a level by this name is memory beside the die (HBM, DDR, GDDR, LPDDR), not on it.
+[[nodiscard]] bool is_dram(std::string_view level);
+
 // Whether the chip's main memory is on the die (Groq, Cerebras, Graphcore).
 [[nodiscard]] bool memory_is_on_chip(const machine::Chip& chip);
 

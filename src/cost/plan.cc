@@ -79,6 +79,9 @@ std::span<const Arithmetic> fallbacks(Arithmetic wanted) {
 
 Arithmetic wider(Arithmetic a, Arithmetic b) { return width_rank(a) >= width_rank(b) ? a : b; }
 
+// A wider type is used in place of a slow one from this gain on: widening takes instructions too.
+constexpr double kWorthWidening = 1.5;
+
 bool chip_has(const machine::Chip& chip, Arithmetic a) { return machine::product_rate(chip, a) > FlopPerSecond{}; }
 
 double bytes_per_value(DType type) { return info(type).bits_per_value / 8.0; }
@@ -132,6 +135,17 @@ Arithmetic available_arithmetic(const machine::Chip& chip, Arithmetic wanted) {
   return best;
 }
 
+Arithmetic preferred_arithmetic(const machine::Chip& chip, Arithmetic wanted) {
+  const Arithmetic available = available_arithmetic(chip, wanted);
+  Arithmetic best = available;
+  for (const Arithmetic candidate : fallbacks(wanted)) {
+    const bool same_width = width_rank(candidate) / 10 == width_rank(wanted) / 10;
+    if (same_width && available == wanted) continue;  // bf16 and fp16 only stand in for each other
+    if (machine::product_rate(chip, candidate) > kWorthWidening * machine::product_rate(chip, best)) best = candidate;
+  }
+  return best;
+}
+
 double sparse_bytes_per_value(double dense_bytes, const Sparsity& sparsity) {
   switch (sparsity.kind) {
     case Sparsity::Kind::kDense:
@@ -170,9 +184,10 @@ ResolvedTypes resolve_types(const machine::Chip& chip, const Plan& plan) {
                                       name(weight), name(activation)));
     }
   }
-  out.arithmetic = available_arithmetic(chip, wanted);
+  out.arithmetic = plan.arithmetic.has_value() ? available_arithmetic(chip, wanted) : preferred_arithmetic(chip, wanted);
   if (out.arithmetic != wanted) {
-    out.facts.push_back(fmt::format("{} has no {} products: they run in {}", chip.id, name(wanted), name(out.arithmetic)));
+    out.facts.push_back(fmt::format("{} {} {} products: they run in {}", chip.id,
+                                    chip_has(chip, wanted) ? "is slow at" : "has no", name(wanted), name(out.arithmetic)));
   }
   const bool casts = width_rank(out.arithmetic) < width_rank(weight_native) && !block_integer;
   const bool same_width = out.arithmetic == weight_native || (block_integer && out.arithmetic == Arithmetic::kInt8) ||
@@ -193,7 +208,7 @@ ResolvedTypes resolve_types(const machine::Chip& chip, const Plan& plan) {
   // Attention and other products without weights: engines quantise weights and activations to integers, not the scores.
   Arithmetic attention = wider(activation_native, info(cache).native);
   if (is_integer(attention) || width_rank(attention) < width_rank(Arithmetic::kFp8)) attention = Arithmetic::kBf16;
-  out.attention_arithmetic = available_arithmetic(chip, attention);
+  out.attention_arithmetic = preferred_arithmetic(chip, attention);
 
   switch (plan.sparsity.kind) {
     case Sparsity::Kind::kDense:

@@ -65,7 +65,9 @@ Status check_plan(const Plan& plan);
 //   - CPUs multiply block-quantised weights (GGUF types, mxint8) as int8 with activations quantised on the fly;
 //   - otherwise the products run in the wider of the weights' and the activations' own arithmetic (a float beats an integer of
 //     the same width), and weights of another type are widened in the kernel (weight-only);
-//   - an arithmetic that the chip lacks falls to the next wider one that it has (bf16 and fp16 stand in for each other).
+//   - an arithmetic that the chip lacks falls to the next wider one that it has (bf16 and fp16 stand in for each other), and
+//   one
+//     that it has only for show (fp16 at 1/64 of the fp32 rate) to a wider one that is half as fast again or more.
 // Every step away from the plan is recorded in `facts`.
 struct ResolvedTypes {
   Arithmetic arithmetic = Arithmetic::kBf16;            // products with weights
@@ -82,6 +84,9 @@ struct ResolvedTypes {
 
 // The narrowest arithmetic of `chip` that holds every value of `wanted` (itself if the chip has it), fp64 at worst.
 [[nodiscard]] Arithmetic available_arithmetic(const machine::Chip& chip, Arithmetic wanted);
+
+// The same, but a wider arithmetic where that is at least 1.5 times as fast: what kernels do on chips with a slow narrow type.
+[[nodiscard]] Arithmetic preferred_arithmetic(const machine::Chip& chip, Arithmetic wanted);
 
 // Bytes per value of the dense weight tensor under a sparsity: 2:4 keeps half the values and adds a 2-bit index to each kept
 // one (16-bit: 9/16 of dense); block sparsity keeps `density` of the values.
