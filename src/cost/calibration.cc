@@ -352,13 +352,17 @@ ChipCalibration rates_of(const machine::Chip& chip) {
   if (c.vector_rate <= 0) c.vector_rate = *std::max_element(c.product_rate.begin(), c.product_rate.end()) / 16;
   c.memory_bandwidth = chip.main_memory().bandwidth.value();
   if (chip.ladder.size() >= 2) c.last_cache_bytes = chip.ladder[chip.ladder.size() - 2].capacity.value();
-  // Tiles and waves are those of GPU-sized cores (7 to 15 TFLOP/s in 16 bit on Hopper and Blackwell). A core of a TPU, or a
-  // chip whose core count is unknown, holds many product units of that size, each with a tile of its own.
+  // Tiles and waves are those of GPU-sized cores (2.9 TFLOP/s in 16 bit on Ampere, 15 on Blackwell). A core of a TPU, or a chip
+  // whose core count is unknown, holds many product units of that size, each with a tile of its own; the hundreds of thousands
+  // of cores of a wafer share one.
   c.cores = std::max(1, chip.cores);
   constexpr double kLargeCore = 25e12;
+  constexpr double kSmallCore = 0.5e12;
   constexpr double kUnit = 10e12;
   const double rate16 = std::max(c.product_rate[bf16], c.product_rate[fp16]);
   if (rate16 > kLargeCore * c.cores) c.cores = std::ceil(rate16 / kUnit);
+  if (chip.kind == ChipKind::kDataflow && rate16 < kSmallCore * c.cores)
+    c.cores = std::max(1.0, std::floor(rate16 / kSmallCore));
   bool has_matrix = false;
   for (const machine::ArithmeticRate& r : chip.arithmetic) has_matrix = has_matrix || r.matrix.value() > 0;
   c.tile_rows = has_matrix ? 16 : 1;

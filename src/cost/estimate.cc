@@ -138,6 +138,15 @@ Estimator::Estimator(const machine::Machine& machine, const ChipCalibration& cal
   w.weight_density = 1;
   w.product_speedup = types_.product_speedup;
 
+  // Where a faster memory stands before the main one (HBM before DDR), the feeds that are calibrated as multiples of the
+  // memory's bandwidth follow the faster one.
+  for (const machine::MemoryLevel& level : machine_.chip().ladder) {
+    if (is_dram(level.name)) {
+      calibration_.memory_bandwidth = std::max(calibration_.memory_bandwidth, level.bandwidth.value());
+    } else if (level.capacity > Bytes{} && &level != &machine_.chip().ladder.back()) {
+      calibration_.last_cache_bytes = level.capacity.value();
+    }
+  }
   // Unknown is not limiting: zero bandwidth would make infinite and undefined times.
   constexpr double kNotLimiting = 1e30;
   if (!(calibration_.memory_bandwidth > 0)) calibration_.memory_bandwidth = kNotLimiting;
