@@ -21,5 +21,6 @@ void add_probe_verb(CLI::App& app, int& exit_code);
 void add_analyze_verb(CLI::App& app, int& exit_code);
 void add_explore_verb(CLI::App& app, int& exit_code);
 void add_overview_verb(CLI::App& app, int& exit_code);
+void add_machines_verb(CLI::App& app, int& exit_code);
 
 }  // namespace rooftree::cli
