@@ -31,8 +31,8 @@ struct MemoryKernels {
   const char* isa;
   // Reads everything `passes` times; returns the XOR of all bit patterns read, so zero for an even number of passes.
   std::uint64_t (*read)(const double* p, std::size_t n, std::int64_t passes);
-  void (*write)(double* p, std::size_t n, double value);            // ordinary stores
-  void (*write_streaming)(double* p, std::size_t n, double value);  // non-temporal stores
+  void (*write)(double* p, std::size_t n, double value);                                    // ordinary stores
+  void (*write_streaming)(double* p, std::size_t n, double value);                          // non-temporal stores
   void (*triad)(double* a, const double* b, const double* c, std::size_t n, double scale);  // a = b + scale * c
   void (*triad_streaming)(double* a, const double* b, const double* c, std::size_t n, double scale);
 };

@@ -1,5 +1,4 @@
 // AArch64: NEON and its extensions, in inline assembly with explicit registers (v0..v23 accumulate, v30 and v31 are operands).
-// Each optional extension is enabled for the assembler around its own loop only.
 
 #include "probe/kernels.h"
 
@@ -18,60 +17,48 @@ constexpr int kChains = 24;
   "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9", "v10", "v11", "v12", "v13", "v14", "v15", "v16", "v17", "v18", \
       "v19", "v20", "v21", "v22", "v23", "v30", "v31", "memory", "cc"
 
-#define ROOFTREE_STEP(n, OP, SUFFIX, OPERAND) OP " v" #n "." SUFFIX ", v30." OPERAND ", v31." OPERAND "\n\t"
-#define ROOFTREE_STEPS(OP, SUFFIX, OPERAND)                                                                                    \
-  ROOFTREE_STEP(0, OP, SUFFIX, OPERAND)                                                                                        \
-  ROOFTREE_STEP(1, OP, SUFFIX, OPERAND)                                                                                        \
-  ROOFTREE_STEP(2, OP, SUFFIX, OPERAND)                                                                                        \
-  ROOFTREE_STEP(3, OP, SUFFIX, OPERAND)                                                                                        \
-  ROOFTREE_STEP(4, OP, SUFFIX, OPERAND)                                                                                        \
-  ROOFTREE_STEP(5, OP, SUFFIX, OPERAND)                                                                                        \
-  ROOFTREE_STEP(6, OP, SUFFIX, OPERAND)                                                                                        \
-  ROOFTREE_STEP(7, OP, SUFFIX, OPERAND) ROOFTREE_STEP(8, OP, SUFFIX, OPERAND) ROOFTREE_STEP(9, OP, SUFFIX, OPERAND)            \
-      ROOFTREE_STEP(10, OP, SUFFIX, OPERAND) ROOFTREE_STEP(11, OP, SUFFIX, OPERAND) ROOFTREE_STEP(12, OP, SUFFIX, OPERAND)     \
-          ROOFTREE_STEP(13, OP, SUFFIX, OPERAND) ROOFTREE_STEP(14, OP, SUFFIX, OPERAND) ROOFTREE_STEP(15, OP, SUFFIX, OPERAND) \
-              ROOFTREE_STEP(16, OP, SUFFIX, OPERAND) ROOFTREE_STEP(17, OP, SUFFIX, OPERAND)                                    \
-                  ROOFTREE_STEP(18, OP, SUFFIX, OPERAND) ROOFTREE_STEP(19, OP, SUFFIX, OPERAND)                                \
-                      ROOFTREE_STEP(20, OP, SUFFIX, OPERAND) ROOFTREE_STEP(21, OP, SUFFIX, OPERAND)                            \
-                          ROOFTREE_STEP(22, OP, SUFFIX, OPERAND) ROOFTREE_STEP(23, OP, SUFFIX, OPERAND)
+// OP(n) is one instruction: accumulator n, operands v30 and v31.
+#define ROOFTREE_REPEAT24(OP)                                                                                                 \
+  OP(0)                                                                                                                       \
+  OP(1) OP(2) OP(3) OP(4) OP(5) OP(6) OP(7) OP(8) OP(9) OP(10) OP(11) OP(12) OP(13) OP(14) OP(15) OP(16) OP(17) OP(18) OP(19) \
+      OP(20) OP(21) OP(22) OP(23)
+#define ROOFTREE_FMLA_2D(n) "fmla v" #n ".2d, v30.2d, v31.2d\n\t"
+#define ROOFTREE_FMLA_4S(n) "fmla v" #n ".4s, v30.4s, v31.4s\n\t"
+// Optional extensions as machine words (Arm Architecture Reference Manual, A64 Advanced SIMD): the two compilers' assemblers do
+// not agree on how to switch extensions on for one function. Rm = 31, Rn = 30.
+#define ROOFTREE_WORD(n, BASE) ".inst " #BASE " + (31 << 16) + (30 << 5) + " #n "\n\t"
+#define ROOFTREE_FMLA_8H(n) ROOFTREE_WORD(n, 0x4E400C00)
+#define ROOFTREE_SDOT(n) ROOFTREE_WORD(n, 0x4E809400)
+#define ROOFTREE_SMMLA(n) ROOFTREE_WORD(n, 0x4E80A400)
+#define ROOFTREE_BFDOT(n) ROOFTREE_WORD(n, 0x6E40FC00)
+#define ROOFTREE_BFMMLA(n) ROOFTREE_WORD(n, 0x6E40EC00)
 
 #define ROOFTREE_ZERO(n) "movi v" #n ".2d, #0\n\t"
-#define ROOFTREE_ZEROES                                                                                                      \
-  ROOFTREE_ZERO(0)                                                                                                           \
-  ROOFTREE_ZERO(1)                                                                                                           \
-  ROOFTREE_ZERO(2)                                                                                                           \
-  ROOFTREE_ZERO(3)                                                                                                           \
-  ROOFTREE_ZERO(4)                                                                                                           \
-  ROOFTREE_ZERO(5)                                                                                                           \
-  ROOFTREE_ZERO(6)                                                                                                           \
-  ROOFTREE_ZERO(7) ROOFTREE_ZERO(8) ROOFTREE_ZERO(9) ROOFTREE_ZERO(10) ROOFTREE_ZERO(11) ROOFTREE_ZERO(12) ROOFTREE_ZERO(13) \
-      ROOFTREE_ZERO(14) ROOFTREE_ZERO(15) ROOFTREE_ZERO(16) ROOFTREE_ZERO(17) ROOFTREE_ZERO(18) ROOFTREE_ZERO(19)            \
-          ROOFTREE_ZERO(20) ROOFTREE_ZERO(21) ROOFTREE_ZERO(22) ROOFTREE_ZERO(23)
 #define ROOFTREE_STORES                                                                                             \
   "stp q0, q1, [%[out]]\n\tstp q2, q3, [%[out], #32]\n\tstp q4, q5, [%[out], #64]\n\tstp q6, q7, [%[out], #96]\n\t" \
   "stp q8, q9, [%[out], #128]\n\tstp q10, q11, [%[out], #160]\n\tstp q12, q13, [%[out], #192]\n\t"                  \
   "stp q14, q15, [%[out], #224]\n\tstp q16, q17, [%[out], #256]\n\tstp q18, q19, [%[out], #288]\n\t"                \
   "stp q20, q21, [%[out], #320]\n\tstp q22, q23, [%[out], #352]\n\t"
 
-// EXTENSION is an assembler directive or "". The loop runs `iterations` times, at least once.
-#define ROOFTREE_CHAIN_KERNEL(NAME, EXTENSION, OP, SUFFIX, OPERAND, ELEMENT, FILL, ACC)                                      \
-  double NAME(std::int64_t iterations) {                                                                                     \
-    if (iterations <= 0) return 0.0;                                                                                         \
-    constexpr int kLanes = 16 / static_cast<int>(sizeof(ELEMENT));                                                           \
-    alignas(16) ELEMENT operands[2 * kLanes];                                                                                \
-    for (int i = 0; i < kLanes; ++i) {                                                                                       \
-      operands[i] = FILL(detail::operand_a(i));                                                                              \
-      operands[kLanes + i] = FILL(detail::operand_b(i));                                                                     \
-    }                                                                                                                        \
-    alignas(16) ACC out[kChains * 16 / sizeof(ACC)];                                                                         \
-    asm volatile(EXTENSION "ldp q30, q31, [%[in]]\n\t" ROOFTREE_ZEROES                                                       \
-                           "1:\n\t" ROOFTREE_STEPS(OP, SUFFIX, OPERAND) "subs %[n], %[n], #1\n\tb.ne 1b\n\t" ROOFTREE_STORES \
-                 : [n] "+r"(iterations)                                                                                      \
-                 : [in] "r"(operands), [out] "r"(out)                                                                        \
-                 : ROOFTREE_ALL_REGISTERS);                                                                                  \
-    double sum = 0;                                                                                                          \
-    for (const ACC v : out) sum += static_cast<double>(v);                                                                   \
-    return sum;                                                                                                              \
+// The loop runs `iterations` times.
+#define ROOFTREE_CHAIN_KERNEL(NAME, OP, ELEMENT, FILL, ACC)                                               \
+  double NAME(std::int64_t iterations) {                                                                  \
+    if (iterations <= 0) return 0.0;                                                                      \
+    constexpr int kLanes = 16 / static_cast<int>(sizeof(ELEMENT));                                        \
+    alignas(16) ELEMENT operands[2 * kLanes];                                                             \
+    for (int i = 0; i < kLanes; ++i) {                                                                    \
+      operands[i] = FILL(detail::operand_a(i));                                                           \
+      operands[kLanes + i] = FILL(detail::operand_b(i));                                                  \
+    }                                                                                                     \
+    alignas(16) ACC out[kChains * 16 / sizeof(ACC)];                                                      \
+    asm volatile("ldp q30, q31, [%[in]]\n\t" ROOFTREE_REPEAT24(ROOFTREE_ZERO) "1:\n\t" ROOFTREE_REPEAT24( \
+                     OP) "subs %[n], %[n], #1\n\tb.ne 1b\n\t" ROOFTREE_STORES                             \
+                 : [n] "+r"(iterations)                                                                   \
+                 : [in] "r"(operands), [out] "r"(out)                                                     \
+                 : ROOFTREE_ALL_REGISTERS);                                                               \
+    double sum = 0;                                                                                       \
+    for (const ACC v : out) sum += static_cast<double>(v);                                                \
+    return sum;                                                                                           \
   }
 
 constexpr double as_double(int v) { return v / 8.0; }
@@ -85,14 +72,14 @@ std::uint16_t as_bf16(int v) {
   return static_cast<std::uint16_t>(bits >> 16);  // exact
 }
 
-ROOFTREE_CHAIN_KERNEL(fp64_neon, "", "fmla", "2d", "2d", double, as_double, double)
-ROOFTREE_CHAIN_KERNEL(fp32_neon, "", "fmla", "4s", "4s", float, as_float, float)
-ROOFTREE_CHAIN_KERNEL(fp16_neon, ".arch_extension fp16\n\t", "fmla", "8h", "8h", __fp16, as_half, __fp16)
-ROOFTREE_CHAIN_KERNEL(int8_sdot, ".arch_extension dotprod\n\t", "sdot", "4s", "16b", std::int8_t, as_int8, std::int32_t)
-ROOFTREE_CHAIN_KERNEL(bf16_bfdot, ".arch_extension bf16\n\t", "bfdot", "4s", "8h", std::uint16_t, as_bf16, float)
+ROOFTREE_CHAIN_KERNEL(fp64_neon, ROOFTREE_FMLA_2D, double, as_double, double)
+ROOFTREE_CHAIN_KERNEL(fp32_neon, ROOFTREE_FMLA_4S, float, as_float, float)
+ROOFTREE_CHAIN_KERNEL(fp16_neon, ROOFTREE_FMLA_8H, __fp16, as_half, __fp16)
+ROOFTREE_CHAIN_KERNEL(int8_sdot, ROOFTREE_SDOT, std::int8_t, as_int8, std::int32_t)
+ROOFTREE_CHAIN_KERNEL(bf16_bfdot, ROOFTREE_BFDOT, std::uint16_t, as_bf16, float)
 // 2 x 8 by 8 x 2 products: acc[i][j] += a[i] . b[j]. Rows of the operands are their halves.
-ROOFTREE_CHAIN_KERNEL(int8_smmla, ".arch_extension i8mm\n\t", "smmla", "4s", "16b", std::int8_t, as_int8, std::int32_t)
-ROOFTREE_CHAIN_KERNEL(bf16_bfmmla, ".arch_extension bf16\n\t", "bfmmla", "4s", "8h", std::uint16_t, as_bf16, float)
+ROOFTREE_CHAIN_KERNEL(int8_smmla, ROOFTREE_SMMLA, std::int8_t, as_int8, std::int32_t)
+ROOFTREE_CHAIN_KERNEL(bf16_bfmmla, ROOFTREE_BFMMLA, std::uint16_t, as_bf16, float)
 
 // Sum of acc over a 2 x K by K x 2 product of the operands' halves: every half of a with every half of b.
 constexpr int matrix_dot(int lanes) {

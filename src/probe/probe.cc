@@ -30,6 +30,7 @@ using Clock = std::chrono::steady_clock;
 constexpr std::size_t kKiB = 1024, kMiB = 1024 * kKiB, kLine = 64;
 constexpr std::size_t kChunk = 64;                   // doubles: what the streaming kernels work in
 constexpr double kSampleSeconds = 0.8e-3;            // short enough to fall between two time slices of somebody else
+constexpr double kOvertime = 1.5;                    // times the budget, for quantities that a noisy machine hid
 constexpr std::size_t kDramSampleBytes = 96 * kMiB;  // per sample with all threads, over all streams
 
 double seconds_between(Clock::time_point a, Clock::time_point b) { return std::chrono::duration<double>(b - a).count(); }
@@ -63,6 +64,13 @@ double foreign_cpus(const CpuTimes& a, const CpuTimes& b) {
   return elapsed > 0.0 ? std::max(0.0, ((b.machine - a.machine) - (b.own - a.own)) / elapsed) : 0.0;
 }
 
+// How often the kernel took the CPU away from this thread.
+long preemptions() {
+  rusage usage{};
+  getrusage(RUSAGE_THREAD, &usage);
+  return usage.ru_nivcsw;
+}
+
 std::string today() {
   const std::time_t now = std::chrono::system_clock::to_time_t(std::chrono::system_clock::now());
   std::tm utc{};
@@ -84,6 +92,7 @@ struct Task {
 struct alignas(64) PerWorker {
   std::uint64_t sink = 0;
   Clock::time_point start, end;
+  bool preempted = false;
 };
 
 class Session {
@@ -134,14 +143,18 @@ class Session {
       w.barrier();
       if (w.index >= k) return;
       PerWorker& me = per_worker_[static_cast<std::size_t>(w.index)];
+      const long preempted_before = preemptions();
       me.start = Clock::now();
       work(w.index);
       me.end = Clock::now();
+      me.preempted = preemptions() != preempted_before;
     });
     Clock::time_point first = per_worker_[0].start, last = per_worker_[0].end;
     for (int i = 1; i < k; ++i) {
-      first = std::min(first, per_worker_[static_cast<std::size_t>(i)].start);
-      last = std::max(last, per_worker_[static_cast<std::size_t>(i)].end);
+      const PerWorker& other = per_worker_[static_cast<std::size_t>(i)];
+      first = std::min(first, other.start);
+      last = std::max(last, other.end);
+      disturbed_ = disturbed_ || other.preempted;
     }
     return seconds_between(first, last);
   }
@@ -251,20 +264,18 @@ class Session {
     std::int64_t count = 1;
     double best_seconds_each = 1e9;
   };
-  // measure(count) -> seconds. Returns units of work per second.
+  // measure(count) -> seconds. Returns units of work per second; 0 if no sample of the right length came about.
   static double sample_rate(SampleLength& length, FunctionRef<double(std::int64_t)> measure) {
-    constexpr int kAttempts = 12;
-    double rate = 0.0;
+    constexpr int kAttempts = 24;  // the length at least doubles: enough from one cycle to the length of a sample
     for (int attempt = 0; attempt < kAttempts; ++attempt) {
-      const double seconds = measure(length.count);
+      const double seconds = std::max(measure(length.count), 1e-9);
       const auto count = static_cast<double>(length.count);
-      rate = count / std::max(seconds, 1e-9);
-      length.best_seconds_each = std::min(length.best_seconds_each, 1.0 / rate);
-      if (count * length.best_seconds_each >= 0.5 * kSampleSeconds) return rate;
+      length.best_seconds_each = std::min(length.best_seconds_each, seconds / count);
+      if (count * length.best_seconds_each >= 0.5 * kSampleSeconds) return count / seconds;
       length.count =
           static_cast<std::int64_t>(std::clamp(kSampleSeconds / length.best_seconds_each, 2.0 * count, 64.0 * count));
     }
-    return rate;
+    return 0.0;
   }
 
   PerWorker& worker(int i) { return per_worker_[static_cast<std::size_t>(i)]; }
@@ -542,25 +553,47 @@ class Session {
     return Error{ErrorCode::kEnvironment, "probe: interrupted; the machine description kept so far is unchanged"};
   }
 
+  // A sample that somebody interrupted is kept (the quartiles shall show it) and taken again at once, when the CPU has just
+  // been given back for a while.
+  void take(Task& task) {
+    constexpr int kAttempts = 3;
+    for (int attempt = 0; attempt < kAttempts; ++attempt) {
+      disturbed_ = false;
+      const long before = preemptions();
+      task.values.push_back(task.sample());
+      if (!disturbed_ && preemptions() == before) break;
+    }
+  }
+
   Status take_samples() {
     const CpuTimes before = cpu_times();
     CpuTimes round_before = before;
+    const double budget = options_.budget.value();
     double elapsed = 0.0;
+    std::vector<Task*> wanted;
+    for (Task& task : tasks_) wanted.push_back(&task);
     do {
       // Each round starts elsewhere, so that no task always follows the same one at the same beat.
-      const std::size_t first = static_cast<std::size_t>(result_.rounds) * 7 % tasks_.size();
-      for (std::size_t i = 0; i < tasks_.size(); ++i) {
+      const std::size_t first = static_cast<std::size_t>(result_.rounds) * 7 % wanted.size();
+      for (std::size_t i = 0; i < wanted.size(); ++i) {
         if (cancelled()) return interrupted();
-        Task& task = tasks_[(first + i) % tasks_.size()];
-        task.values.push_back(task.sample());
+        Task& task = *wanted[(first + i) % wanted.size()];
+        take(task);
         elapsed = seconds_between(started_, Clock::now());
-        report(elapsed / std::max(options_.budget.value(), 1e-3), task.what);
+        report(elapsed / std::max(budget, 1e-3), task.what);
       }
       ++result_.rounds;
       const CpuTimes now = cpu_times();
       result_.foreign_cpus_worst = std::max(result_.foreign_cpus_worst, foreign_cpus(round_before, now));
       round_before = now;
-    } while (elapsed < options_.budget.value());
+      // Over time, only what has not shown its limit three times yet is worth more.
+      if (elapsed >= budget) {
+        std::erase_if(wanted, [](const Task* t) { return summarize(t->values, t->better).confirmed(); });
+      }
+    } while (elapsed < budget || (!wanted.empty() && elapsed < kOvertime * budget));
+    for (const Task* task : wanted) {
+      if (!summarize(task->values, task->better).confirmed()) ++unconfirmed_;
+    }
     result_.foreign_cpus = foreign_cpus(before, round_before);
     return Ok{};
   }
@@ -580,6 +613,13 @@ class Session {
                       "samples stand, but "
                       "trust them less than on a quiet machine",
                       result_.foreign_cpus, result_.foreign_cpus_worst));
+    }
+    if (unconfirmed_ > 0) {
+      result_.notes.push_back(
+          fmt::format("{} of {} quantities did not show their limit three times within 5 % (marked ? here, doubtful in the "
+                      "machine file): run "
+                      "the probe again when the machine is quieter",
+                      unconfirmed_, tasks_.size()));
     }
     if (!result_.huge_pages) {
       result_.notes.emplace_back("no 2 MiB pages to be had: latencies of large sizes include address translation");
@@ -607,6 +647,8 @@ class Session {
   Buffer shared_chain_buffer_;
   std::unique_ptr<DiskFile> disk_;
   std::vector<Task> tasks_;
+  bool disturbed_ = false;  // some worker lost its CPU during the sample
+  int unconfirmed_ = 0;
   ProbeResult result_;
 };
 

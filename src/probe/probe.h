@@ -22,7 +22,7 @@
 namespace rooftree::probe {
 
 struct ProbeOptions {
-  Seconds budget{20.0};  // set-up included; at least one round is always measured
+  Seconds budget{20.0};  // set-up included; at least one round is always measured, and half as long again on a noisy machine
   int threads = 0;       // 0 = default_thread_count()
   bool disk = true;
   Bytes disk_file{128.0 * 1024 * 1024};  // size of the temporary file, in $XDG_CACHE_HOME/rooftree (default ~/.cache/rooftree)

@@ -83,8 +83,8 @@ TEST_P(TinyProbe, MeasuresEverythingOnce) {
   EXPECT_EQ(result->find("DRAM", Stream::kRead, 77), nullptr);
   EXPECT_EQ(result->find("L9", Stream::kRead, 1), nullptr);
   EXPECT_FALSE(result->plateaus.empty());
-  EXPECT_EQ(result->fork_join_seconds.samples, GetParam() > 1 ? 1 : 0);
-  EXPECT_EQ(result->barrier_seconds.samples, GetParam() > 1 ? 1 : 0);
+  EXPECT_EQ(result->fork_join_seconds.samples > 0, GetParam() > 1);
+  EXPECT_EQ(result->barrier_seconds.samples > 0, GetParam() > 1);
   ASSERT_TRUE(result->disk) << (result->notes.empty() ? "" : result->notes[0]);
   expect_sane(result->disk->read_bytes_per_second, Better::kHigher);
   expect_sane(result->disk->page_cache_bytes_per_second, Better::kHigher);
@@ -191,7 +191,7 @@ ProbeResult made_up() {
   r.topology.memory = Bytes{16 * 1024 * kMiB};
   r.topology.caches = {{"L1", Bytes{32 * kKiB}, 2, 1}, {"L2", Bytes{1 * kMiB}, 2, 1}, {"L3", Bytes{32 * kMiB}, 4, 8}};
   const auto stat = [](double v) {
-    return Statistic{.samples = 9, .quietest = v, .q1 = 0.8 * v, .median = 0.9 * v, .q3 = 0.95 * v};
+    return Statistic{.samples = 9, .quietest = v, .near_quietest = 4, .q1 = 0.8 * v, .median = 0.9 * v, .q3 = 0.95 * v};
   };
   const double read[] = {400e9, 200e9, 100e9, 40e9};
   const char* const levels[] = {"L1", "L2", "L3", "DRAM"};
@@ -204,7 +204,9 @@ ProbeResult made_up() {
   r.bandwidth.push_back({"DRAM", Stream::kWriteStreaming, 2, Bytes{1024.0}, stat(36e9)});
   for (const auto& [size, ns] : {std::pair{16 * kKiB, 1.0}, {128 * kKiB, 4.0}, {4 * kMiB, 15.0}, {128 * kMiB, 110.0}}) {
     r.latency.push_back(
-        {Bytes{size}, Statistic{.samples = 9, .quietest = ns * 1e-9, .q1 = ns * 1e-9, .median = ns * 1e-9, .q3 = ns * 1e-9}});
+        {Bytes{size},
+         Statistic{
+             .samples = 9, .quietest = ns * 1e-9, .near_quietest = 9, .q1 = ns * 1e-9, .median = ns * 1e-9, .q3 = ns * 1e-9}});
   }
   r.arithmetic = {{Arithmetic::kFp32, "AVX-512", "vfmadd231ps zmm", false, 1, stat(100e9)},
                   {Arithmetic::kFp32, "AVX-512", "vfmadd231ps zmm", false, 2, stat(200e9)},
@@ -268,6 +270,15 @@ TEST(ToMachine, EveryMeasuredValueSaysSo) {
   }
   EXPECT_EQ(m.root.chip->provenance.at("dram.capacity").certainty, machine::Certainty::kRead);
   EXPECT_EQ(m.provenance.at("host.disk.bandwidth").certainty, machine::Certainty::kMeasured);
+}
+
+TEST(ToMachine, UnconfirmedValuesAreDoubtful) {
+  ProbeResult r = made_up();
+  r.clock_hertz.near_quietest = 2;
+  const machine::Machine m = to_machine(r);
+  EXPECT_TRUE(m.root.chip->provenance.at("clock").doubtful);
+  EXPECT_FALSE(m.root.chip->provenance.at("fp32.vector").doubtful);
+  EXPECT_NE(to_table(r).find("3.70? (3.33) GHz"), std::string::npos);
 }
 
 TEST(ToMachine, WhatWasNotMeasuredStaysZero) {

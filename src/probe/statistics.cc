@@ -24,8 +24,12 @@ Statistic summarize(std::span<const double> values, Better better) {
   }
   if (sorted.empty()) return {};
   std::sort(sorted.begin(), sorted.end());
+  const double quietest = better == Better::kHigher ? sorted.back() : sorted.front();
+  const auto near =
+      std::count_if(sorted.begin(), sorted.end(), [&](double v) { return std::abs(v - quietest) <= 0.05 * quietest; });
   return {.samples = static_cast<int>(sorted.size()),
-          .quietest = better == Better::kHigher ? sorted.back() : sorted.front(),
+          .quietest = quietest,
+          .near_quietest = static_cast<int>(near),
           .q1 = quantile(sorted, 0.25),
           .median = quantile(sorted, 0.5),
           .q3 = quantile(sorted, 0.75)};

@@ -37,6 +37,15 @@ TEST(Statistics, InterruptedSamplesDoNotMoveTheLimit) {
   EXPECT_LT(summarize(rates, Better::kHigher).median, 46.0);
 }
 
+TEST(Statistics, ConfirmedByThreeWithinFivePercent) {
+  EXPECT_TRUE(summarize(std::vector<double>{100, 96, 95, 50}, Better::kHigher).confirmed());
+  EXPECT_FALSE(summarize(std::vector<double>{100, 96, 94.9, 50}, Better::kHigher).confirmed());
+  EXPECT_TRUE(summarize(std::vector<double>{100, 104, 105, 200}, Better::kLower).confirmed());
+  EXPECT_FALSE(summarize(std::vector<double>{100, 104, 105.1, 200}, Better::kLower).confirmed());
+  EXPECT_EQ(summarize(std::vector<double>{100}, Better::kLower).near_quietest, 1);
+  EXPECT_FALSE(Statistic{}.confirmed());
+}
+
 TEST(Statistics, FailedSamplesAreLeftOut) {
   const std::vector<double> v = {0.0, -1.0, std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity(),
                                  5.0};

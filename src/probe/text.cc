@@ -12,14 +12,14 @@
 namespace rooftree::probe {
 namespace {
 
-// "231 (228)": the quietest sample and the median.
+// "231 (228)": the quietest sample and the median; "231? (228)" where too few samples confirm it.
 std::string cell(const Statistic& s, double unit) {
   if (s.samples == 0) return "-";
   const auto number = [&](double v) {
     v /= unit;
     return v >= 99.95 ? fmt::format("{:.0f}", v) : v >= 9.995 ? fmt::format("{:.1f}", v) : fmt::format("{:.2f}", v);
   };
-  return fmt::format("{} ({})", number(s.quietest), number(s.median));
+  return fmt::format("{}{} ({})", number(s.quietest), s.confirmed() ? "" : "?", number(s.median));
 }
 
 std::string spread(const Statistic& s) { return s.samples < 2 ? "-" : fmt::format("{:.0f} %", 100 * s.relative_spread()); }
@@ -123,6 +123,8 @@ Json statistic_json(const Statistic& s, std::string_view unit) {
   Json json;
   json["samples"] = s.samples;
   if (s.samples > 0) {
+    json["near_quietest"] = s.near_quietest;
+    json["confirmed"] = s.confirmed();
     json[fmt::format("quietest_{}", unit)] = s.quietest;
     json[fmt::format("q1_{}", unit)] = s.q1;
     json[fmt::format("median_{}", unit)] = s.median;

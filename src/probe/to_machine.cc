@@ -16,7 +16,7 @@ machine::Provenance measured(const ProbeResult& result, const Statistic& s, std:
           .source = "probe, " + result.date,
           .note = fmt::format("{}; {} samples, interquartile range {:.0f} % of the median", what, s.samples,
                               100 * s.relative_spread()),
-          .doubtful = false};
+          .doubtful = !s.confirmed()};
 }
 
 machine::Provenance reported(const ProbeResult& result, std::string_view by) {
