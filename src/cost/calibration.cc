@@ -315,6 +315,36 @@ C resolve_one(const Chooser& chooser, const std::array<Member<C>, N>& members, S
   return constants;
 }
 
+// A dataflow chip runs a program that was scheduled ahead: no launch and no grid of tiles per operator. Constants borrowed from
+// GPUs keep their shares; of their fixed times a tenth is assumed (synchronisation between regions of the chip), in a band of a
+// factor of two at least.
+void without_launches(ChipCalibration& c) {
+  constexpr double kShare = 0.1;
+  const auto borrowed = [](auto& constants) {
+    if (constants.distance != Distance::kGeneric) return false;
+    constants.fixed *= kShare;
+    constants.log_low = std::min(constants.log_low, -0.7);
+    constants.log_high = std::max(constants.log_high, 0.7);
+    return true;
+  };
+  for (auto* set : {&c.gemm, &c.gemm_weight_only, &c.grouped_gemm}) {
+    for (GemmConstants& g : *set) {
+      if (!borrowed(g)) continue;
+      g.fill *= kShare;
+      g.tile_epilogue *= kShare;
+    }
+  }
+  for (AttentionPrefillConstants& a : c.attention_prefill) borrowed(a);
+  for (auto* a : {&c.attention_decode_multi_head, &c.attention_decode_grouped, &c.attention_decode_multi_head_8bit,
+                  &c.attention_decode_grouped_8bit}) {
+    if (!borrowed(*a)) continue;
+    a->cold_fixed *= kShare;
+    a->split_fixed *= kShare;
+    a->per_wave *= kShare;
+  }
+  for (StreamConstants& s : c.stream) borrowed(s);
+}
+
 ChipCalibration rates_of(const machine::Chip& chip) {
   ChipCalibration c;
   for (std::size_t i = 0; i < static_cast<std::size_t>(kArithmeticCount); ++i) {
@@ -413,7 +443,7 @@ ChipCalibration CalibrationTable::resolve(const machine::Chip& chip, const Softw
   chooser.own_family = chooser.family(chip.family);
   // The clock that the peaks assume; where it is not stated, what the vector rate implies.
   const Family* own = chooser.own_family;
-  const double core_clocks = chip.clock.value() > 0 ? c.cores * chip.clock.value()
+  const double core_clocks = chip.clock.value() > 0 ? std::max(1, chip.cores) * chip.clock.value()
                                                     : c.vector_rate / (own != nullptr ? own->vector_flop_per_core_clock : 256);
   if (own != nullptr && own->exponentials_per_core_clock > 0)
     c.exponential_rate = own->exponentials_per_core_clock * core_clocks;
@@ -465,6 +495,7 @@ ChipCalibration CalibrationTable::resolve(const machine::Chip& chip, const Softw
     const Choice choice = chooser.choose(SetClass::kHost, Arithmetic::kBf16, kStackNames[i]);
     if (choice.set != nullptr) assign(c.host[i], kHostMembers, *choice.set);
   }
+  if (chip.kind == ChipKind::kDataflow) without_launches(c);
   if (software.sustained) {
     for (auto* gemm : {&c.gemm, &c.gemm_weight_only, &c.grouped_gemm}) {
       for (GemmConstants& g : *gemm) g.peak_share *= c.host[0].product_share;

@@ -628,6 +628,16 @@ TEST(ResolveTypes, ATypeThatIsThereOnlyForShowIsNotUsed) {
   EXPECT_EQ(resolve_types(chip, forced).arithmetic, Arithmetic::kFp16);
 }
 
+TEST(Estimate, ADataflowChipDoesNotPayForLaunches) {
+  machine::Machine launched = sram_chip();
+  launched.chip().kind = machine::ChipKind::kNpu;
+  const model::Graph g = decoder({4, 1024, 256, 2048, 4000}, 1, 1, 128);
+  const auto kernels = [](const Estimate& e) { return e.time.best - e.host_time; };
+  const Estimate dataflow = predicted(sram_chip(), g);
+  EXPECT_LT(kernels(dataflow).value(), 0.3 * kernels(predicted(launched, g)).value());
+  EXPECT_GE(dataflow.time.low, dataflow.roof_time);
+}
+
 TEST(CheckMachine, NamesWhatIsMissing) {
   EXPECT_TRUE(check_machine(gpu()).has_value());
   const auto message = [](const machine::Machine& m) {
