@@ -62,7 +62,7 @@ Result<machine::Machine> resolve_machine(const std::string& spec, const std::vec
   ROOFTREE_TRY(const machine::Catalog catalog, machine::Catalog::from_environment());
   ROOFTREE_TRY(machine::Machine machine, catalog.resolve(spec));
   for (const std::string& assignment : overrides) {
-    if (auto status = machine::apply_override(machine, assignment); !status) return status.error().within("--set");
+    if (auto status = machine::apply_override(machine, assignment); !status) return status.error();
   }
   if (auto status = machine::check_complete(machine.chip()); !status) return status.error();
   return machine;
