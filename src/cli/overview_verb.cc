@@ -18,6 +18,7 @@
 #include "probe/probe.h"
 #include "report/analysis_text.h"
 #include "report/page.h"
+#include "report/plot_text.h"
 #include "report/table.h"
 #include "verbs.h"
 
@@ -78,7 +79,7 @@ std::string chips_needed(const cost::MemoryByRole& memory) {
   const Bytes usable = memory.capacity - memory.reserve;
   if (memory.fits) return "yes";
   if (!(usable > Bytes{})) return "no";
-  return fmt::format("needs {} chips", report::count(std::ceil(memory.total / usable)));
+  return fmt::format("no: {} chips", report::count(std::ceil(memory.total / usable)));
 }
 
 std::string elsewhere_text(const std::vector<report::Analysis>& prefill, const std::vector<report::Analysis>& decode,
@@ -86,12 +87,12 @@ std::string elsewhere_text(const std::vector<report::Analysis>& prefill, const s
   using report::Align;
   const std::string one = "b1";
   const std::string many = fmt::format("b{}", kServingBatch);
-  report::Table table({{"machine", "", Align::kLeft, 0, 18},
+  report::Table table({{"machine", "", Align::kLeft, 0, 21},
                        {"prefill", "ms"},
                        {"decode " + one, "tokens/s"},
-                       {"bound by", "", Align::kLeft, 2},
+                       {"bound", "", Align::kLeft, 2},
                        {"decode " + many, "tokens/s"},
-                       {"energy", "kJ/Mtok " + many, Align::kRight, 1},
+                       {"energy " + many, "kJ/Mtok", Align::kRight, 1},
                        {"cost " + one, "$/Mtok", Align::kRight, 3},
                        {"cost " + many, "$/Mtok"},
                        {"fits", "", Align::kLeft}});
@@ -143,35 +144,46 @@ Result<int> run(const Options& options) {
   const std::string model_name = model.name.empty() ? model.id : model.name;
   const machine::Chip& chip = here.chip();
 
+  const model::Phase prefill = model::Phase::prefill(1, kPrompt);
+  const model::Phase decode = model::Phase::decode(1, kContext);
+  ROOFTREE_TRY(report::Analysis here_prefill, report::analyze(model, here, prefill, plan_for(here), calibration));
+  ROOFTREE_TRY(report::Analysis here_decode, report::analyze(model, here, decode, plan_for(here), calibration));
+
   // 1. The roofs.
   fmt::print("{}",
              heading(fmt::format("1  Where is the limit of this machine?  {}, {} cores", report::chip_label(chip), chip.cores),
                      terminal));
-  fmt::print("{}", report::roofs_text(here, terminal));
-  const cost::ResolvedTypes types = cost::resolve_types(chip, plan_for(here));
-  const double ridge = (machine::product_rate(chip, types.arithmetic) / chip.main_memory().bandwidth).value();
-  fmt::print("{}", report::wrap(fmt::format("With {} arithmetic, work of fewer than {} FLOP per byte "
-                                            "of {} waits for memory here; work of more waits for "
-                                            "arithmetic. Further up the ladder the ridge moves left: "
-                                            "data that stays in cache needs less re-use.",
-                                            rooftree::name(types.arithmetic), report::number(ridge), chip.main_memory().name),
-                                terminal.width));
+  fmt::print("{}\n", report::roofs_text(here, terminal));
+  const Arithmetic arithmetic = here_decode.estimate.arithmetic;
+  const auto mark = [](char letter, const report::Analysis& a) {
+    const cost::Estimate& e = a.estimate;
+    return report::PlotMark{letter, report::phase_text(a), e.intensity.value(), e.flop.value() / e.time.best.value()};
+  };
+  fmt::print("{}\n", report::plot_text(chip, arithmetic, {mark('P', here_prefill), mark('D', here_decode)}, terminal));
+  const double ridge = (machine::product_rate(chip, arithmetic) / chip.main_memory().bandwidth).value();
+  fmt::print(
+      "{}",
+      report::wrap(
+          fmt::format(
+              "With {} arithmetic, work of fewer than {} FLOP per byte of {} waits for memory here, work of more waits for "
+              "arithmetic. Nearer levels have their ridges further left: what stays in cache needs less re-use. P and D are "
+              "{}, "
+              "weights in {}.",
+              rooftree::name(arithmetic), report::number(ridge), chip.main_memory().name, model_name,
+              rooftree::name(here_decode.plan.type(model::Role::kWeight))),
+          terminal.width));
 
   // 2. A model under them.
-  const model::Phase prefill = model::Phase::prefill(1, kPrompt);
-  const model::Phase decode = model::Phase::decode(1, kContext);
-  std::vector<report::Analysis> prefills;
-  std::vector<report::Analysis> decodes;
-  std::vector<report::Analysis> servings;
   int section = 2;
-  for (const model::Phase& phase : {prefill, decode}) {
-    ROOFTREE_TRY(report::Analysis a, report::analyze(model, here, phase, plan_for(here), calibration));
-    fmt::print("{}", heading(fmt::format("{}  {}: {}", section++, model_name, report::phase_text(phase)), terminal));
-    fmt::print("{}", report::answer_text(a, terminal));
-    fmt::print("\n{}", report::operators_text(a, terminal));
-    fmt::print("\nWhat would move it\n{}", report::moves_text(a, terminal, 3));
-    (phase.kind == model::Phase::Kind::kDecode ? decodes : prefills).push_back(std::move(a));
+  for (const report::Analysis* a : {&here_prefill, &here_decode}) {
+    fmt::print("{}", heading(fmt::format("{}  {}: {}", section++, model_name, report::phase_text(*a)), terminal));
+    fmt::print("{}", report::answer_text(*a, terminal));
+    fmt::print("\n{}", report::operators_text(*a, terminal));
+    fmt::print("\nWhat would move it\n{}", report::moves_text(*a, terminal, 3));
   }
+  std::vector<report::Analysis> prefills{std::move(here_prefill)};
+  std::vector<report::Analysis> decodes{std::move(here_decode)};
+  std::vector<report::Analysis> servings;
   const report::AnalyzeOptions brief{.with_sensitivities = false, .with_crossing = false, .with_operator_moves = false};
   ROOFTREE_TRY(report::Analysis busy,
                report::analyze(model, here, model::Phase::decode(kServingBatch, kContext), plan_for(here), calibration, brief));
@@ -212,16 +224,13 @@ Result<int> run(const Options& options) {
   const std::string html = page.html();
   ROOFTREE_TRY_VOID(write_file(options.html, html));
   fmt::print("{}", heading("Next", terminal));
-  fmt::print("{}", fmt::format("Open {} ({} KiB, self-contained): every "
-                               "operator under its roof, every switch.\n"
-                               "  rooftree analyze {} --on this --phase decode "
-                               "--sweep batch=1..256\n"
-                               "  rooftree analyze llama-3.1-70b --on "
-                               "nvidia-h100-sxm,amd-mi300x --phase decode\n"
-                               "  rooftree explore chip --model llama-3.1-70b "
-                               "--x memory.bandwidth=\"400 GB/s..8 TB/s\" --y "
-                               "memory.capacity=\"32 GB..512 GB\"\n",
-                               options.html, html.size() / 1024, model.id));
+  fmt::print("Open {} ({} KiB, self-contained): every operator under its roof, every switch.\nThen ask, for instance:\n",
+             options.html, html.size() / 1024);
+  fmt::print("  rooftree analyze {} --on this --phase decode --sweep batch=1..256\n", model.id);
+  fmt::print("  rooftree analyze llama-3.1-70b --on nvidia-h100-sxm,amd-mi300x --weights int8\n");
+  fmt::print(
+      "  rooftree explore chip --model llama-3.1-8b --x memory.bandwidth=100GB/s..2TB/s \\\n"
+      "                        --y memory.capacity=8GB..64GB --html chips.html\n");
   return 0;
 }
 

@@ -15,13 +15,12 @@
 namespace rooftree::report {
 namespace {
 
-std::string sentence(std::string text) {
-  if (!text.empty() && text.front() >= 'a' && text.front() <= 'z' && text.find(' ') != std::string::npos) {
-    // Ids and type names ("bf16 weights …") keep their case.
-    const std::string first = text.substr(0, text.find(' '));
-    const bool word = std::all_of(first.begin(), first.end(), [](char c) { return (c >= 'a' && c <= 'z') || c == '\''; });
-    if (word) text.front() = static_cast<char>(text.front() - 'a' + 'A');
-  }
+// A fact as a sentence; a name at its start keeps its case.
+std::string sentence(std::string text, const std::string& chip_id) {
+  const bool is_name = text.rfind(chip_id + " ", 0) == 0;
+  const std::string first = text.substr(0, text.find(' '));
+  const bool is_word = std::all_of(first.begin(), first.end(), [](char c) { return (c >= 'a' && c <= 'z') || c == '\''; });
+  if (!text.empty() && is_word && !is_name) text.front() = static_cast<char>(text.front() - 'a' + 'A');
   if (!text.empty() && text.back() != '.') text += '.';
   return text;
 }
@@ -32,7 +31,7 @@ void add_notes(std::vector<std::string> facts, Analysis& a) {
   // The regime sentence says this already.
   const std::string streaming = fmt::format("weights stream from {} once per step", chip.main_memory().name);
   for (std::string& fact : facts) {
-    if (fact != streaming) a.notes.push_back(sentence(std::move(fact)));
+    if (fact != streaming) a.notes.push_back(sentence(std::move(fact), chip.id));
   }
   if (machine.chip_count() > 1) {
     a.notes.push_back(

@@ -110,6 +110,11 @@ std::string what_limits(const Analysis& a) {
   const std::string arithmetic = fmt::format("the {} arithmetic", rooftree::name(e.arithmetic));
   switch (e.bound) {
     case cost::Bound::kMemory:
+      if (e.intensity > e.ridge * 0.8) {
+        return fmt::format(
+            "It stands at the ridge ({}): memory takes most of the time, with {} {} used and memory bandwidth {}.", against,
+            arithmetic, percent(e.utilisation_compute), percent(e.utilisation_dram));
+      }
       return fmt::format("Memory-bound ({}): {} is {} used, memory bandwidth {}.", against, arithmetic,
                          percent(e.utilisation_compute), percent(e.utilisation_dram));
     case cost::Bound::kCompute:
@@ -249,11 +254,12 @@ std::string fit_text(const cost::MemoryByRole& memory) {
 }
 
 std::string moves_text(const Analysis& a, const Terminal& terminal, std::size_t most) {
-  Table table({{"", "", Align::kRight},
-               {"change", "", Align::kLeft, 0, 20},
-               {"speed", "", Align::kLeft},
-               {"energy", ""},
-               {"cost", ""}});
+  const bool energy = joules_per_token(a.estimate).has_value();
+  const bool money = dollars_per_token(a.estimate).has_value();
+  std::vector<Column> columns{{"", "", Align::kRight}, {"change", "", Align::kLeft, 0, 20}, {"speed", "", Align::kLeft}};
+  if (energy) columns.push_back({"energy", ""});
+  if (money) columns.push_back({"cost", ""});
+  Table table(columns);
   std::vector<std::string> notes;
   std::string hardware;
   for (const cost::Sensitivity& s : worthwhile(a.sensitivities)) {
@@ -261,9 +267,10 @@ std::string moves_text(const Analysis& a, const Terminal& terminal, std::size_t 
       hardware += fmt::format("{}{}: {}", hardware.empty() ? "" : "; ", s.knob, gain_text(s.time_ratio));
     } else if (notes.size() < most) {
       notes.push_back(s.note);
-      table.add_row({fmt::format("{}.", notes.size()), s.knob, gain_text(s.time_ratio),
-                     joules_per_token(a.estimate) ? change_text(s.energy_ratio) : "-",
-                     dollars_per_token(a.estimate) ? change_text(s.cost_ratio) : "-"});
+      std::vector<std::string> cells{fmt::format("{}.", notes.size()), s.knob, gain_text(s.time_ratio)};
+      if (energy) cells.push_back(change_text(s.energy_ratio));
+      if (money) cells.push_back(change_text(s.cost_ratio));
+      table.add_row(std::move(cells));
     }
   }
   // Each row is followed by what else it changes.
@@ -341,7 +348,10 @@ std::string operators_text(const Analysis& a, const Terminal& terminal, double s
                {"moves most", "", Align::kLeft, 3, 19}});
   const auto intensity = [](double f, double b) { return f > 0 && b > 0 ? number(f / b) : std::string("-"); };
   const auto share = [&](double t) { return total > 0 ? percent(t / total) : std::string("-"); };
-  for (const auto& [text, sum] : groups) {
+  for (const auto& group : groups) {
+    // Not a structured binding: clang 14 does not let lambdas capture those.
+    const std::string& text = group.first;
+    const Sum& sum = group.second;
     table.add_heading(text, {"", "", "", in_time(sum.time), share(sum.time), in_flop(sum.flop), in_bytes(sum.bytes),
                              intensity(sum.flop, sum.bytes)});
     Sum rest;

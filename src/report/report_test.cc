@@ -17,6 +17,7 @@
 #include "report/hand_made.h"
 #include "report/heat_map.h"
 #include "report/page.h"
+#include "report/plot_text.h"
 #include "report/roofline.h"
 #include "report/svg.h"
 
@@ -154,6 +155,24 @@ TEST(Roofline, PointsLieUnderTheirRoofAndSharesAddUp) {
   Analysis on_chip = a;
   on_chip.operators[1].bytes_dram = Bytes{0};
   EXPECT_TRUE(points(on_chip)[0].on_chip) << "without main-memory traffic the on-chip bytes place it";
+}
+
+TEST(Plot, FitsAndShowsRoofsRidgeAndMarks) {
+  const machine::Machine machine = hand_made_machine();
+  for (const int width : {80, 100, 200}) {
+    const std::string text = plot_text(machine.chip(), Arithmetic::kBf16,
+                                       {{'P', "prefill", 300, 60e12}, {'D', "decode", 1, 0.7e12}}, Terminal{width, false});
+    std::istringstream lines(text);
+    for (std::string line; std::getline(lines, line);) EXPECT_LE(display_width(line), width) << line;
+    for (const char* part : {"bf16", "int8 200 TFLOP/s", "HBM 1 TB/s", "ridge 100", "P prefill", "D decode"}) {
+      EXPECT_NE(text.find(part), std::string::npos) << part << text;
+    }
+  }
+  machine::Machine unknown = hand_made_machine();
+  for (machine::MemoryLevel& level : unknown.chip().ladder) level.bandwidth = {};
+  EXPECT_TRUE(plot_text(unknown.chip(), Arithmetic::kBf16, {}, Terminal{}).empty());
+  EXPECT_FALSE(plot_text(machine.chip(), Arithmetic::kBf16, {{'x', "nothing", 0, 0}}, Terminal{}).empty())
+      << "marks without a place are left out";
 }
 
 TEST(Words, RegimeSentenceNamesPlaceAndLimit) {

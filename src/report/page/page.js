@@ -38,10 +38,10 @@
   const bytes = (v) => scaled(v, "B", [[1, ""], [1024, "Ki"], [1048576, "Mi"], [1073741824, "Gi"], [1099511627776, "Ti"]]);
   const perSecond = (v) => scaled(v, "B/s", [[1e6, "M"], [1e9, "G"], [1e12, "T"], [1e15, "P"]]);
   const flopPerSecond = (v) => scaled(v, "FLOP/s", [[1e6, "M"], [1e9, "G"], [1e12, "T"], [1e15, "P"], [1e18, "E"]]);
-  const flop = (v) => scaled(v, "FLOP", [[1, ""], [1e6, "M"], [1e9, "G"], [1e12, "T"], [1e15, "P"], [1e18, "E"]]);
+  const flop = (v) => scaled(v, "FLOP", [[1, ""], [1e3, "k"], [1e6, "M"], [1e9, "G"], [1e12, "T"], [1e15, "P"], [1e18, "E"]]);
   const joules = (v) => scaled(v, "J", [[1e-3, "m"], [1, ""], [1e3, "k"], [1e6, "M"], [1e9, "G"]]);
   const money = (v) => v === null ? "–" : "$" + (v >= 1 && v < 100 ? v.toFixed(2) : digits(v, v < 1 ? 2 : 3));
-  const percent = (v) => v === null ? "–" : v > 0 && v < 0.001 ? "<0.1 %" : digits(v * 100, v < 0.1 ? 2 : v < 1 ? 2 : 3) + "\u00a0%";
+  const percent = (v) => v === null ? "–" : v > 0 && v < 0.001 ? "<0.1\u00a0%" : digits(v * 100, v < 0.1 ? 2 : v < 1 ? 2 : 3) + "\u00a0%";
   const gain = (ratio) => {
     if (!(ratio > 0)) return "–";
     const speed = 1 / ratio;
@@ -452,7 +452,7 @@
     const best = cell.moves.filter((m) => m[2] > 0 && m[2] < 0.9995);
     if (!best.length) { list.replaceChildren(make("li", {}, "Nothing that was tried makes it faster.")); return; }
     list.replaceChildren(...best.map(([hardware, knob, time, energy, cost, note]) => {
-      const more = [change(energy) ? `energy ${change(energy)}` : null, cell.usd_per_token !== null && change(cost) ? `cost ${change(cost)}` : null, text(note) || null].filter(Boolean).join(" · ");
+      const more = [cell.joules_per_token !== null && change(energy) ? `energy ${change(energy)}` : null, cell.usd_per_token !== null && change(cost) ? `cost ${change(cost)}` : null, text(note) || null].filter(Boolean).join(" · ");
       return make("li", { class: hardware ? "hardware" : null },
         make("div", { class: "row" }, make("span", { class: "knob" }, text(knob), hardware ? make("span", { class: "tag" }, "hardware") : null), make("span", { class: "gain" }, gain(time))),
         make("div", { class: "bar", role: "presentation" }, make("i", { style: `width: ${Math.max(0, (1 - time) * 100).toFixed(1)}%` })),
