@@ -7,16 +7,17 @@
 // Exit code 0 if the reads and triads agree within 10 %, 1 if not (on a noisy machine: run it again).
 
 #include <fmt/format.h>
+#include <sys/mman.h>
 
 #include <algorithm>
 #include <atomic>
-#include <barrier>
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "probe/probe.h"
@@ -34,7 +35,7 @@ enum Kernel : std::size_t { kCopy, kScale, kAdd, kTriad, kSum, kKernels };
 constexpr const char* kNames[kKernels] = {"copy", "scale", "add", "triad", "sum"};
 constexpr double kStreams[kKernels] = {2, 2, 3, 3, 1};
 
-// The loops, over [begin, end). The barrier between repetitions keeps the compiler from merging them.
+// The loops, over [begin, end).
 double run_kernel(Kernel kernel, double* __restrict a, double* __restrict b, double* __restrict c, std::size_t begin,
                   std::size_t end) {
   const double scalar = 3.0;
@@ -70,7 +71,8 @@ class Stream {
  public:
   Stream(std::size_t n, int threads) : n_(n), threads_(threads), a_(make(n)), b_(make(n)), c_(make(n)) {
     // First touch by the thread that will use the part.
-    in_parallel([&](std::size_t begin, std::size_t end) {
+    run_threads([&](int t) {
+      const auto [begin, end] = part(t, n_);
       for (std::size_t i = begin; i < end; ++i) {
         a_[i] = 1.0;
         b_[i] = 2.0;
@@ -79,34 +81,43 @@ class Stream {
     });
   }
 
-  // Every kernel `repeats` times in turn; keeps the shortest time of each, and the whole list.
+  // Every kernel over the whole arrays, `repeats` times in turn, timed segment by segment: a segment of 32 MiB per array lasts
+  // a millisecond or two, so that on a shared machine some segments pass undisturbed. Keeps the rate of every segment.
   void round(int repeats) {
-    std::vector<std::vector<double>> seconds(kKernels);
+    const std::size_t segment = std::min(n_, std::size_t{32} << 17);
+    std::vector<Times> times(static_cast<std::size_t>(threads_));
+    std::atomic<int> arrived{0};
     std::atomic<double> sink{0.0};
-    Clock::time_point start;
-    int step = 0;
-    // The last thread to arrive takes the time: between two arrivals lies one kernel on all threads.
-    const auto stamp = [&]() noexcept {
-      const Clock::time_point now = Clock::now();
-      if (step > 0)
-        seconds[static_cast<std::size_t>(step - 1) % kKernels].push_back(std::chrono::duration<double>(now - start).count());
-      ++step;
-      start = now;
+    const auto wait_for_all = [&](int number) {
+      arrived.fetch_add(1);
+      while (arrived.load() < number * threads_) std::this_thread::yield();
     };
-    std::barrier gate(threads_, stamp);
-    in_parallel([&](std::size_t begin, std::size_t end) {
-      gate.arrive_and_wait();
+    run_threads([&](int t) {
+      int mine = 0;
       for (int r = 0; r < repeats; ++r) {
         for (std::size_t k = 0; k < kKernels; ++k) {
-          const double sum = run_kernel(static_cast<Kernel>(k), a_.get(), b_.get(), c_.get(), begin, end);
-          if (k == kSum) sink.store(sum, std::memory_order_relaxed);
-          gate.arrive_and_wait();
+          for (std::size_t first = 0; first + segment <= n_; first += segment) {
+            const auto [begin, end] = part(t, segment);
+            Times& my = times[static_cast<std::size_t>(t)];
+            wait_for_all(++mine);
+            my.start = Clock::now();
+            const double sum = run_kernel(static_cast<Kernel>(k), a_.get(), b_.get(), c_.get(), first + begin, first + end);
+            my.end = Clock::now();
+            if (k == kSum) sink.store(sum, std::memory_order_relaxed);
+            wait_for_all(++mine);
+            if (t == 0) {
+              Clock::time_point start = times[0].start, last = times[0].end;
+              for (const Times& other : times) {
+                start = std::min(start, other.start);
+                last = std::max(last, other.end);
+              }
+              rates_[k].push_back(kStreams[k] * static_cast<double>(segment) * sizeof(double) /
+                                  std::chrono::duration<double>(last - start).count());
+            }
+          }
         }
       }
     });
-    for (std::size_t k = 0; k < kKernels; ++k) {
-      for (const double s : seconds[k]) rates_[k].push_back(kStreams[k] * static_cast<double>(n_) * sizeof(double) / s);
-    }
   }
 
   [[nodiscard]] double best(Kernel k) const { return *std::max_element(rates_[k].begin(), rates_[k].end()); }
@@ -123,16 +134,21 @@ class Stream {
       fmt::print(stderr, "stream_bench: no memory for {} MiB\n", n >> 17);
       std::exit(3);
     }
+    madvise(p, n * sizeof(double), MADV_HUGEPAGE);  // as the probe's arrays
     return Array(static_cast<double*>(p));
   }
+  struct alignas(64) Times {
+    Clock::time_point start, end;
+  };
+  // Thread t's share of n elements.
+  [[nodiscard]] std::pair<std::size_t, std::size_t> part(int t, std::size_t n) const {
+    const auto count = static_cast<std::size_t>(threads_), index = static_cast<std::size_t>(t);
+    return {n * index / count, n * (index + 1) / count};
+  }
   template <class F>
-  void in_parallel(F body) {
+  void run_threads(F body) {
     std::vector<std::thread> threads;
-    for (int t = 0; t < threads_; ++t) {
-      const std::size_t begin = n_ * static_cast<std::size_t>(t) / static_cast<std::size_t>(threads_);
-      const std::size_t end = n_ * (static_cast<std::size_t>(t) + 1) / static_cast<std::size_t>(threads_);
-      threads.emplace_back([=] { body(begin, end); });
-    }
+    for (int t = 0; t < threads_; ++t) threads.emplace_back([=] { body(t); });
     for (std::thread& t : threads) t.join();
   }
 
@@ -169,7 +185,7 @@ struct Best {
 int main(int argc, char** argv) {
   const int rounds = static_cast<int>(number_after(argc, argv, "--rounds", 3));
   const double probe_seconds = number_after(argc, argv, "--probe-seconds", 5);
-  const auto mib = static_cast<std::size_t>(number_after(argc, argv, "--array-mib", 256));
+  const auto mib = static_cast<std::size_t>(number_after(argc, argv, "--array-mib", 128));
   const int threads = static_cast<int>(
       number_after(argc, argv, "--threads", static_cast<double>(std::max(1U, std::thread::hardware_concurrency()))));
 
@@ -177,7 +193,7 @@ int main(int argc, char** argv) {
   Best probe;
   double foreign = 0.0;
   for (int r = 0; r < rounds; ++r) {
-    stream.round(8);
+    stream.round(20);
     rooftree::probe::ProbeOptions options;
     options.threads = threads;
     options.budget = rooftree::Seconds{probe_seconds};
@@ -189,7 +205,7 @@ int main(int argc, char** argv) {
     }
     probe.take(*result, threads);
     foreign = std::max(foreign, result->foreign_cpus);
-    stream.round(8);
+    stream.round(20);
   }
 
   fmt::print("{} threads, arrays of {} MiB, {} rounds in turns; others used up to {:.2f} CPUs\n", threads, mib, rounds,

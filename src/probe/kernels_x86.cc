@@ -71,7 +71,8 @@ double sum_lanes(const T* values, int n) {
 // Defines double NAME(iterations): `chains` accumulators of VECTOR, each updated by STEP once per iteration.
 #define ROOFTREE_ZERO(i) acc##i = zero;
 #define ROOFTREE_DECLARE(i) Vector acc##i;
-#define ROOFTREE_STORE(i) std::memcpy(&stored, &acc##i, sizeof acc##i), sum += sum_lanes(stored.lane, kLanes);
+// Through the vector type (which may alias), so that no accumulator needs an address and leaves its register.
+#define ROOFTREE_STORE(i) *reinterpret_cast<Vector*>(stored.lane) = acc##i, sum += sum_lanes(stored.lane, kLanes);
 
 #define ROOFTREE_CHAIN_KERNEL(NAME, TARGET, VECTOR, ACC, LANES, REPEAT, STEP, SETUP) \
   __attribute__((target(TARGET), noinline)) double NAME(std::int64_t iterations) {   \
@@ -93,21 +94,18 @@ double sum_lanes(const T* values, int n) {
 #define ROOFTREE_OPERANDS(T, LANES, DIVISOR)                            \
   const auto lanes_a = operand<T, LANES, detail::operand_a, DIVISOR>(); \
   const auto lanes_b = operand<T, LANES, detail::operand_b, DIVISOR>(); \
-  Vector a, b;                                                          \
-  std::memcpy(&a, &lanes_a, sizeof a);                                  \
-  std::memcpy(&b, &lanes_b, sizeof b)
-#define ROOFTREE_OPERANDS16(FILL)                 \
-  const auto lanes_a = FILL<detail::operand_a>(); \
-  const auto lanes_b = FILL<detail::operand_b>(); \
-  __m512i a, b;                                   \
-  std::memcpy(&a, &lanes_a, sizeof a);            \
-  std::memcpy(&b, &lanes_b, sizeof b)
+  const Vector a = *reinterpret_cast<const Vector*>(lanes_a.lane);      \
+  const Vector b = *reinterpret_cast<const Vector*>(lanes_b.lane)
+#define ROOFTREE_OPERANDS16(FILL)                                    \
+  const auto lanes_a = FILL<detail::operand_a>();                    \
+  const auto lanes_b = FILL<detail::operand_b>();                    \
+  const __m512i a = *reinterpret_cast<const __m512i*>(lanes_a.lane); \
+  const __m512i b = *reinterpret_cast<const __m512i*>(lanes_b.lane)
 #define ROOFTREE_INT8_OPERANDS(BYTES)                                        \
   const auto lanes_a = operand<std::uint8_t, BYTES, detail::operand_a, 1>(); \
   const auto lanes_b = operand<std::int8_t, BYTES, detail::operand_b, 1>();  \
-  Vector a, b;                                                               \
-  std::memcpy(&a, &lanes_a, sizeof a);                                       \
-  std::memcpy(&b, &lanes_b, sizeof b)
+  const Vector a = *reinterpret_cast<const Vector*>(lanes_a.lane);           \
+  const Vector b = *reinterpret_cast<const Vector*>(lanes_b.lane)
 
 #define ROOFTREE_STEP_PS(i) asm volatile("vfmadd231ps %2, %1, %0" : "+v"(acc##i) : "v"(a), "v"(b));
 #define ROOFTREE_STEP_PD(i) asm volatile("vfmadd231pd %2, %1, %0" : "+v"(acc##i) : "v"(a), "v"(b));
