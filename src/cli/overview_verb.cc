@@ -63,7 +63,8 @@ Result<machine::Machine> this_machine(bool fresh) {
   probe_options.progress = &progress;
   ROOFTREE_TRY(const probe::ProbeResult result, probe::run_probe(probe_options));
   machine::Machine machine = probe::to_machine(result);
-  ROOFTREE_TRY_VOID(probe::save_this_machine(machine));
+  // A home that cannot be written to costs the next run its 20 s, not this run its answer.
+  if (const Status saved = probe::save_this_machine(machine); !saved) report_error(saved.error());
   return machine;
 }
 

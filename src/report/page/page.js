@@ -571,7 +571,7 @@
     const width = Math.max(300, Math.floor(figure.clientWidth));
     const small = width < 620;
     const size = small ? 11 : 12.5;
-    const margin = { left: small ? 64 : 84, right: 12, top: 16, bottom: 78 };
+    const margin = { left: Math.ceil(Math.max(...map.y.texts.map((t) => widthOf(t, size)))) + 14, right: 12, top: 18, bottom: 78 };
     const cw = (width - margin.left - margin.right) / nx;
     const ch = Math.max(16, Math.min(44, cw * 0.7));
     const height = margin.top + ch * ny + margin.bottom;

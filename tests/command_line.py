@@ -1,0 +1,118 @@
+#!/usr/bin/env python3
+"""Runs the program as a user would: good commands answer with the promised keys, bad ones name the flag, what was found and what
+was expected, print nothing on standard output and exit with the code of their kind. Usage: command_line.py ROOFTREE"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+
+ROOFTREE = sys.argv[1]
+H100 = ["analyze", "llama-3.2-1b", "--on", "nvidia-h100-sxm"]
+EXPLORE = ["explore", "chip", "--model", "llama-3.2-1b"]
+
+# (arguments, exit code, words of the message)
+BAD = [
+    (["analyze", "no-such-model", "--on", "nvidia-h100-sxm"], 2, ["no-such-model"]),
+    (["analyze", "llama-3.2-1b", "--on", "no-such-machine"], 2, ["no-such-machine"]),
+    (["analyze", "llama-3.2-1b"], 2, ["--on"]),
+    (H100 + ["--no-such-flag"], 2, ["--no-such-flag"]),
+    (H100 + ["--phase", "sleep"], 2, ["--phase", "sleep", "expected"]),
+    (H100 + ["--batch", "0"], 2, ["--batch", "expected"]),
+    (H100 + ["--batch", "1e3"], 2, ["--batch", "expected"]),
+    (H100 + ["--batch", "999999999999"], 2, ["batch", "expected"]),
+    (H100 + ["--context", "-5"], 2, ["--context", "expected"]),
+    (H100 + ["--tokens", "5"], 2, ["--tokens", "decode", "--context"]),
+    (H100 + ["--optimizer", "adam"], 2, ["--optimizer", "train"]),
+    (H100 + ["--phase", "train", "--optimizer", "magic"], 2, ["--optimizer", "magic", "adam"]),
+    (H100 + ["--weights", "q9"], 2, ["--weights", "q9", "expected"]),
+    (H100 + ["--kv", ""], 0, []),
+    (H100 + ["--sparsity", "3:4"], 2, ["--sparsity", "3:4", "expected"]),
+    (H100 + ["--sparsity", "block:2"], 2, ["--sparsity", "expected"]),
+    (H100 + ["--fusion", "nuclear"], 2, ["--fusion", "nuclear", "standard"]),
+    (H100 + ["--stack", "haystack"], 2, ["--stack", "haystack", "engine"]),
+    (H100 + ["--sweep", "batch"], 2, ["--sweep", "expected"]),
+    (H100 + ["--sweep", "batch=4..1"], 2, ["--sweep", "4..1", "expected"]),
+    (H100 + ["--sweep", "colour=1"], 2, ["--sweep", "colour", "expected"]),
+    (H100 + ["--sweep", "weights=bf16,q9"], 2, ["--sweep", "q9"]),
+    (H100 + ["--set", "chip.dram.bandwidth=8"], 2, ["--set", "unit"]),
+    (H100 + ["--set", "chip.dram.colour=8 TB/s"], 2, ["--set", "colour"]),
+    (H100 + ["--html", "/no/such/folder/page.html"], 3, ["/no/such/folder/page.html"]),
+    (["analyze", "resnet-50", "--on", "nvidia-h100-sxm", "--phase", "decode"], 2, ["resnet-50"]),
+    (EXPLORE + ["--x", "colour=1..2", "--y", "compute=1 TFLOP/s..2 TFLOP/s"], 2, ["--x", "colour", "expected"]),
+    (EXPLORE + ["--x", "compute=1..2", "--y", "memory.capacity=1 GB..2 GB"], 2, ["--x", "unit"]),
+    (EXPLORE + ["--x", "compute=2 TFLOP/s..1 TFLOP/s", "--y", "memory.capacity=1 GB..2 GB"], 2, ["--x", "expected"]),
+    (EXPLORE + ["--x", "compute=1 TFLOP/s..2 TFLOP/s", "--y", "memory.capacity=8 GB..9 GB", "--budget", "3 apples"], 2, ["--budget", "3 apples"]),
+    (EXPLORE + ["--x", "compute=1 TFLOP/s..2 TFLOP/s", "--y", "memory.capacity=1 MB..2 MB"], 1, []),
+    (["explore", "moon", "--model", "llama-3.2-1b", "--x", "a", "--y", "b"], 2, ["moon", "chip"]),
+]
+
+failures = []
+
+
+def run(arguments):
+    environment = dict(os.environ, COLUMNS="100", NO_COLOR="1")
+    return subprocess.run([ROOFTREE] + arguments, capture_output=True, text=True, timeout=120, env=environment)
+
+
+def check(condition, arguments, what):
+    if not condition:
+        failures.append(f"rooftree {' '.join(arguments)}: {what}")
+
+
+for arguments, code, words in BAD:
+    result = run(arguments)
+    check(result.returncode == code, arguments, f"exit code {result.returncode}, expected {code}: {result.stderr.strip()[:300]}")
+    for word in words:
+        check(word in result.stderr, arguments, f"the message lacks '{word}': {result.stderr.strip()[:300]}")
+    if code in (2, 3) and "--html" not in arguments:
+        check(result.stdout == "", arguments, "an error prints to standard output")
+
+
+def refuse(name):
+    raise ValueError(f"{name} in JSON")
+
+
+def as_json(arguments):
+    result = run(arguments)
+    check(result.returncode == 0, arguments, result.stderr)
+    try:
+        return json.loads(result.stdout, parse_constant=refuse)
+    except ValueError as error:
+        check(False, arguments, str(error))
+        return {}
+
+
+answer = as_json(["analyze", "llama-3.1-70b", "--on", "nvidia-a100-sxm-80", "--phase", "decode", "--batch", "1", "--context", "2048", "--json"])
+for key in ["time_s", "time_interval_s", "bound", "flop", "bytes_dram", "intensity_flop_per_byte", "ridge_flop_per_byte", "tokens_per_s",
+            "memory_bytes", "fits", "energy_j", "cost_usd", "utilization", "sensitivities", "operators"]:
+    check(key in answer, ["analyze"], f"JSON lacks {key}")
+check(answer.get("fits") is False, ["analyze"], "140 GB of weights fit into 80 GB")
+check(answer.get("context") == 2048, ["analyze"], "the context is not echoed")
+check(len(as_json(H100[:-1] + ["nvidia-h100-sxm,amd-mi300x", "--json"]).get("estimates", [])) == 2, ["analyze"], "two machines, not two estimates")
+sweep = as_json(H100 + ["--sweep", "batch=1,2,4..16", "--json"])
+check([p["batch"] for p in sweep.get("points", [])] == [1, 2, 4, 8, 16], ["analyze", "--sweep"], "batches differ")
+rates = [p["tokens_per_s"] for p in sweep.get("points", [])]
+check(rates == sorted(rates), ["analyze", "--sweep"], "more sequences, fewer tokens per second")
+
+with tempfile.TemporaryDirectory() as folder:
+    page, figure = os.path.join(folder, "page.html"), os.path.join(folder, "roofline.svg")
+    arguments = H100 + ["--html", page, "--svg", figure]
+    result = run(arguments)
+    check(result.returncode == 0, arguments, result.stderr)
+    html = open(page, encoding="utf-8").read()
+    check("http://" not in html and "https://" not in html, arguments, "the page refers to the network")
+    data = html.split('id="data">', 1)[1].split("</script>", 1)[0]
+    check(len(json.loads(data, parse_constant=refuse)["cells"]) > 8, arguments, "the page offers too little")
+    check(open(figure, encoding="utf-8").read().startswith("<svg"), arguments, "the figure is not SVG")
+
+for width in ["80", "100", "200"]:
+    result = subprocess.run([ROOFTREE] + H100, capture_output=True, text=True, timeout=120, env=dict(os.environ, COLUMNS=width))
+    longest = max(len(line) for line in result.stdout.splitlines())
+    check(longest <= int(width), H100, f"a line of {longest} columns in a terminal of {width}")
+
+for failure in failures:
+    print(failure)
+print(f"{len(BAD)} bad or bounded commands, {len(failures)} failures")
+sys.exit(1 if failures else 0)
