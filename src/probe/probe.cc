@@ -315,13 +315,18 @@ class Session {
         }
       }
     });
-    std::vector<Stream> streams{Stream::kRead, Stream::kWrite, Stream::kTriad};
-    if (memory_.write_streaming != nullptr) streams.push_back(Stream::kWriteStreaming);
-    if (memory_.triad_streaming != nullptr) streams.push_back(Stream::kTriadStreaming);
-    for (const Stream stream : streams) {
-      for (const int k : thread_counts(stream == Stream::kRead || stream == Stream::kTriadStreaming)) {
-        add_main_memory_task(stream, k, windows);
+    // Wide registers are not always the fastest way to main memory: on Zen 4 a triad with 64-byte stores reached 37 GB/s in the
+    // minutes in which one with 16-byte stores reached 41. Both are tried, the faster one is the limit.
+    std::vector<const MemoryKernels*> kernel_sets{&memory_};
+    if (features_.isa() != Isa::kPortable) kernel_sets.push_back(&portable_memory_);
+    for (const MemoryKernels* kernels : kernel_sets) {
+      for (const Stream stream : {Stream::kRead, Stream::kWrite, Stream::kTriad}) {
+        for (const int k : thread_counts(stream == Stream::kRead)) add_main_memory_task(*kernels, stream, k, windows);
       }
+    }
+    if (memory_.write_streaming != nullptr) {
+      for (const int k : thread_counts(false)) add_main_memory_task(memory_, Stream::kWriteStreaming, k, windows);
+      for (const int k : thread_counts(true)) add_main_memory_task(memory_, Stream::kTriadStreaming, k, windows);
     }
     return Ok{};
   }
@@ -332,7 +337,7 @@ class Session {
            static_cast<std::size_t>(r.begin);
   }
 
-  void add_main_memory_task(Stream stream, int k, std::size_t windows) {
+  void add_main_memory_task(const MemoryKernels& kernels, Stream stream, int k, std::size_t windows) {
     const bool triad = stream == Stream::kTriad || stream == Stream::kTriadStreaming;
     const int n = pool_.size();
     // Windows per sample: three streams for reads and writes too; with fewer threads more windows, so that a sample of one
@@ -341,7 +346,7 @@ class Session {
     const double working_set_bytes = static_cast<double>(windows * window_) * 3.0;
     add(
         fmt::format("DRAM {}", name(stream)), Better::kHigher,
-        [this, stream, triad, k, n, windows, steps, next = std::size_t{0}]() mutable {
+        [this, &kernels, stream, triad, k, n, windows, steps, next = std::size_t{0}]() mutable {
           double bytes = 0.0;
           for (int i = 0; i < k; ++i) {
             bytes += static_cast<double>(partition(static_cast<std::int64_t>(window_ / sizeof(double)), n, i, kChunk).size());
@@ -357,19 +362,19 @@ class Session {
                   double* const p = part(position / windows, position % windows, r);
                   switch (stream) {
                     case Stream::kRead:
-                      worker(i).sink ^= memory_.read(p, size, 1);
+                      worker(i).sink ^= kernels.read(p, size, 1);
                       break;
                     case Stream::kWrite:
-                      memory_.write(p, size, 1.0);
+                      kernels.write(p, size, 1.0);
                       break;
                     case Stream::kWriteStreaming:
-                      memory_.write_streaming(p, size, 1.0);
+                      kernels.write_streaming(p, size, 1.0);
                       break;
                     case Stream::kTriad:
-                      memory_.triad(p, part(1, position, r), part(2, position, r), size, 0.5);
+                      kernels.triad(p, part(1, position, r), part(2, position, r), size, 0.5);
                       break;
                     case Stream::kTriadStreaming:
-                      memory_.triad_streaming(p, part(1, position, r), part(2, position, r), size, 0.5);
+                      kernels.triad_streaming(p, part(1, position, r), part(2, position, r), size, 0.5);
                       break;
                   }
                 }
@@ -378,7 +383,14 @@ class Session {
           return bytes / seconds;
         },
         [this, stream, k, working_set_bytes](const Statistic& s) {
-          result_.bandwidth.push_back({"DRAM", stream, k, Bytes{working_set_bytes}, s});
+          const auto same = std::find_if(result_.bandwidth.begin(), result_.bandwidth.end(), [&](const BandwidthResult& b) {
+            return b.level == "DRAM" && b.stream == stream && b.threads == k;
+          });
+          if (same == result_.bandwidth.end()) {
+            result_.bandwidth.push_back({"DRAM", stream, k, Bytes{working_set_bytes}, s});
+          } else if (s.quietest > same->bytes_per_second.quietest) {
+            same->bytes_per_second = s;
+          }
         });
   }
 
@@ -638,6 +650,7 @@ class Session {
   Clock::time_point started_;
   CpuFeatures features_;
   MemoryKernels memory_;
+  MemoryKernels portable_memory_ = memory_kernels(CpuFeatures{});
   ThreadPool pool_;
   std::vector<PerWorker> per_worker_;
   std::vector<std::vector<Buffer>> cache_buffers_;  // (levels, threads)
