@@ -22,5 +22,6 @@ void add_analyze_verb(CLI::App& app, int& exit_code);
 void add_explore_verb(CLI::App& app, int& exit_code);
 void add_overview_verb(CLI::App& app, int& exit_code);
 void add_machines_verb(CLI::App& app, int& exit_code);
+void add_validate_verb(CLI::App& app, int& exit_code);
 
 }  // namespace rooftree::cli

@@ -22,13 +22,14 @@ struct Member {
   ConstantName name;
   double C::*member;
 };
-constexpr std::array<Member<GemmConstants>, 14> kGemmMembers = {{
+constexpr std::array<Member<GemmConstants>, 15> kGemmMembers = {{
     {{"peak_share", "1"}, &GemmConstants::peak_share},
     {{"memory_share", "1"}, &GemmConstants::memory_share},
     {{"fixed", "s"}, &GemmConstants::fixed},
     {{"fill", "s"}, &GemmConstants::fill},
     {{"tile_epilogue", "s"}, &GemmConstants::tile_epilogue},
     {{"l2_ratio", "1"}, &GemmConstants::l2_ratio},
+    {{"tile_feed", "bytes_per_flop"}, &GemmConstants::tile_feed},
     {{"activation_cast", "bytes"}, &GemmConstants::activation_cast_bytes},
     {{"eager_fixed", "s"}, &GemmConstants::eager_fixed},
     {{"core_load", "bytes_per_clock"}, &GemmConstants::core_load_bytes},
@@ -137,10 +138,13 @@ double arithmetic_penalty(Arithmetic wanted, Arithmetic found) {
   return 2 + std::abs(std::log2(bits(wanted) / bits(found)));
 }
 
+constexpr double kNextGeneration = 0.95;
+
 struct Choice {
   const ConstantSet* set = nullptr;
   Distance distance = Distance::kGeneric;
   bool other_arithmetic = false;
+  bool other_variant = false;  // another kernel's constants stand in
   double rank = std::numeric_limits<double>::infinity();
 };
 
@@ -157,6 +161,11 @@ struct Chooser {
     return nullptr;
   }
 
+  // An attention kernel depends on the matrix instruction of its generation more than on the width of its operands.
+  static double relative_weight(SetClass set_class) {
+    return set_class == SetClass::kAttentionPrefill || set_class == SetClass::kAttentionDecode ? 4 : 1;
+  }
+
   // Distance of a set, and a rank that orders sets: ten per step of distance, one per place in the list of relatives.
   [[nodiscard]] std::pair<Distance, double> distance(const ConstantSet& set) const {
     if (!set.chip.empty() && set.chip == chip.id) return {Distance::kOwn, 0};
@@ -166,7 +175,7 @@ struct Chooser {
       if (own_family != nullptr && other->vendor == own_family->vendor && other->kind == own_family->kind) {
         const auto& r = own_family->relatives;
         const auto at = std::find(r.begin(), r.end(), set.family);
-        return {Distance::kVendor, 20 + std::min(9.0, static_cast<double>(at - r.begin()))};
+        return {Distance::kVendor, 20 + std::min(9.0, relative_weight(set.set_class) * static_cast<double>(at - r.begin()))};
       }
       if (other->kind == chip.kind) {
         double place = 5;
@@ -200,9 +209,8 @@ struct Chooser {
     if (wanted == found) return 0;
     if (set_class == SetClass::kAttentionPrefill) {
       const auto modern = [](std::string_view v) { return v == "flash3" || v == "cudnn" || v == "engine"; };
-      const auto old = [](std::string_view v) { return v == "flash1" || v == "triton"; };
       if (modern(wanted) && modern(found)) return 15;
-      if (old(wanted) && old(found)) return 15;
+      if (wanted == "triton" && found == "flash2") return 15;  // the same algorithm, compiled for the chip at hand
       return 60;
     }
     if (set_class == SetClass::kStream) {
@@ -245,9 +253,31 @@ struct Chooser {
       if (set_class == SetClass::kHost && !set.family.empty() && distance_of_set >= Distance::kKind) rank += 9;
       if (products) rank += stack_penalty(stack, set, distance_of_set, arithmetic_rank);
       if (!products || stack.empty() || set.variant != stack) rank += variant_penalty(set_class, variant, set.variant);
-      if (rank < best.rank) best = Choice{&set, distance_of_set, arithmetic_rank > 1, rank};
+      if (rank < best.rank) {
+        best = Choice{&set, distance_of_set, arithmetic_rank > 1, set.variant != variant && set.variant != stack, rank};
+      }
     }
     return best;
+  }
+
+  // Product rate of products that follow each other over that of one repeated alone, on a chip where both were measured.
+  [[nodiscard]] double sustained_share(Arithmetic arithmetic) const {
+    const auto peak_share = [](const ConstantSet& set) {
+      for (const auto& [name, value] : set.values) {
+        if (name == "peak_share") return value;
+      }
+      return 0.0;
+    };
+    for (const ConstantSet& sustained : sets) {
+      if (sustained.set_class != SetClass::kGemm || sustained.variant != "sustained") continue;
+      for (const ConstantSet& alone : sets) {
+        if (alone.set_class != SetClass::kGemm || !alone.variant.empty() || alone.chip != sustained.chip) continue;
+        if (arithmetic_penalty(arithmetic, sustained.arithmetic) > 1 || arithmetic_penalty(arithmetic, alone.arithmetic) > 1)
+          continue;
+        if (alone.log_low != alone.log_high && peak_share(alone) > 0) return peak_share(sustained) / peak_share(alone);
+      }
+    }
+    return 1;
   }
 
   // Sets that state only some constants, from nearer than (or as near as) the base: applied over it, farthest first.
@@ -269,11 +299,15 @@ struct Chooser {
 };
 
 // Interval of a set at a distance: the calibration's 90 % band of residuals, widened. Same family x 1.2; next generation of the
-// vendor x 2 and 5 % towards slower (measured H100 -> B200); other vendors x 3.
+// vendor x 2; other vendors x 3 (found by carrying H100 constants to H200 and B200). However well a kernel is known on one
+// generation, the next differs by what A100's constants miss on H100's calibration rows: 90 % of products within a quarter,
+// of attention within a third.
 template <class C>
 void set_interval(C& constants, const Choice& choice) {
+  const bool attention =
+      choice.set->set_class == SetClass::kAttentionPrefill || choice.set->set_class == SetClass::kAttentionDecode;
   double factor = 1;
-  double shift = 0;
+  double least = 0.03;
   switch (choice.distance) {
     case Distance::kOwn:
       break;
@@ -282,19 +316,57 @@ void set_interval(C& constants, const Choice& choice) {
       break;
     case Distance::kVendor:
       factor = 2;
-      shift = 0.05;
+      least = attention ? 0.33 : 0.25;
       break;
     case Distance::kKind:
     case Distance::kGeneric:
       factor = 3;
+      least = 0.4;
       break;
   }
   if (choice.other_arithmetic) factor *= 1.5;
-  constexpr double kNarrowest = 0.03;
+  if (choice.other_variant) least = std::max(least, 0.33);
   constexpr double kWidest = 1.6;  // a factor of five either way: nothing is known beyond
-  constants.log_low = std::clamp(factor * choice.set->log_low + shift, -kWidest, -kNarrowest);
-  constants.log_high = std::clamp(factor * choice.set->log_high + shift, kNarrowest, kWidest);
+  constants.log_low = -std::clamp(-factor * choice.set->log_low, least, kWidest);
+  constants.log_high = std::clamp(factor * choice.set->log_high, least, kWidest);
   constants.distance = choice.distance;
+}
+
+// What changes when constants are carried to another chip. Latencies inside a kernel are cycles, so they shrink with a faster
+// clock. Another generation's kernels reach 5 % less of its rates until they are tuned for it (measured H100 -> B200), and no
+// more than its power allows.
+double cycle_ratio(const Choice& from, const Chooser& chooser) {
+  if (from.set->clock_hz <= 0 || chooser.chip.clock.value() <= 0) return 1;
+  // Stated clocks mix sustained and maximum ones: differences below a fifth say nothing.
+  const double ratio = std::clamp(from.set->clock_hz / chooser.chip.clock.value(), 0.5, 2.0);
+  return ratio > 0.83 && ratio < 1.2 ? 1 : ratio;
+}
+template <class C>
+void carry(C&, const Choice&, const Chooser&, std::string_view /*variant*/) {}
+void carry(GemmConstants& g, const Choice& from, const Chooser& chooser, std::string_view wanted) {
+  if (wanted == "sustained" && from.set->variant != "sustained") g.peak_share *= chooser.sustained_share(from.set->arithmetic);
+  const double cycles = cycle_ratio(from, chooser);
+  g.fill *= cycles;
+  g.tile_epilogue *= cycles;
+  if (from.distance != Distance::kVendor) return;
+  g.peak_share *= kNextGeneration;
+  g.memory_share *= kNextGeneration;
+  if (chooser.own_family != nullptr) g.peak_share *= chooser.own_family->power_share;
+}
+void carry(AttentionPrefillConstants& a, const Choice& from, const Chooser& chooser, std::string_view wanted) {
+  // The engines' kernel also rotates q and k and writes the cache: three times the traffic of attention alone.
+  if (from.set->variant == "engine" && wanted != "engine") a.memory_share *= 3;
+  a.fixed *= cycle_ratio(from, chooser);
+  if (from.distance != Distance::kVendor) return;
+  a.peak_share *= kNextGeneration;
+  if (chooser.own_family != nullptr) a.peak_share *= chooser.own_family->power_share;
+}
+void carry(AttentionDecodeConstants& a, const Choice& from, const Chooser& chooser, std::string_view /*variant*/) {
+  const double cycles = cycle_ratio(from, chooser);
+  a.fixed *= cycles;
+  a.cold_fixed *= cycles;
+  a.split_fixed *= cycles;
+  a.per_wave *= cycles;
 }
 
 template <class C, std::size_t N>
@@ -309,6 +381,7 @@ C resolve_one(const Chooser& chooser, const std::array<Member<C>, N>& members, S
   }
   assign(constants, members, *choice.set);
   set_interval(constants, choice);
+  carry(constants, choice, chooser, variant);
   for (const ConstantSet* set : chooser.refinements(set_class, arithmetic, variant, choice.distance, stack)) {
     assign(constants, members, *set);
   }
@@ -381,16 +454,20 @@ ChipCalibration rates_of(const machine::Chip& chip) {
   c.vector_rate = fp32 > 0 ? fp32 : c.product_rate[static_cast<std::size_t>(Arithmetic::kFp32)];
   if (c.vector_rate <= 0) c.vector_rate = *std::max_element(c.product_rate.begin(), c.product_rate.end()) / 16;
   c.memory_bandwidth = chip.main_memory().bandwidth.value();
-  if (chip.ladder.size() >= 2) c.last_cache_bytes = chip.ladder[chip.ladder.size() - 2].capacity.value();
-  // Tiles and waves are those of GPU-sized cores (2.9 TFLOP/s in 16 bit on Ampere, 15 on Blackwell). A core of a TPU, or a chip
-  // whose core count is unknown, holds many product units of that size, each with a tile of its own; the hundreds of thousands
-  // of cores of a wafer share one.
+  if (chip.ladder.size() >= 2) {
+    const machine::MemoryLevel& last = chip.ladder[chip.ladder.size() - 2];
+    c.last_cache_bytes = last.capacity.value();
+    c.shared_cache_bytes = c.last_cache_bytes / std::max(1, last.instances);
+  }
+  // Tiles and waves are those of GPU-sized cores (2.9 TFLOP/s in 16 bit on Ampere, 15 on Blackwell). A chip whose core count
+  // is unknown holds many product units of that size, each with a tile of its own; the hundreds of thousands of cores of a
+  // wafer share one. The large arrays of a TPU have no waves at all, see tile_time.
   c.cores = std::max(1, chip.cores);
   constexpr double kLargeCore = 25e12;
   constexpr double kSmallCore = 0.5e12;
   constexpr double kUnit = 10e12;
   const double rate16 = std::max(c.product_rate[bf16], c.product_rate[fp16]);
-  if (rate16 > kLargeCore * c.cores) c.cores = std::ceil(rate16 / kUnit);
+  if (rate16 > kLargeCore * c.cores && chip.kind != ChipKind::kTpu) c.cores = std::ceil(rate16 / kUnit);
   if (chip.kind == ChipKind::kDataflow && rate16 < kSmallCore * c.cores)
     c.cores = std::max(1.0, std::floor(rate16 / kSmallCore));
   bool has_matrix = false;
@@ -441,6 +518,7 @@ ChipCalibration CalibrationTable::resolve(const machine::Chip& chip, const Softw
   ChipCalibration c = rates_of(chip);
   Chooser chooser{chip, sets_, families_, nullptr};
   chooser.own_family = chooser.family(chip.family);
+  if (chooser.own_family != nullptr) c.shared_cache_bytes /= chooser.own_family->cache_partitions;
   // The clock that the peaks assume; where it is not stated, what the vector rate implies.
   const Family* own = chooser.own_family;
   const double core_clocks = chip.clock.value() > 0 ? std::max(1, chip.cores) * chip.clock.value()
@@ -454,8 +532,7 @@ ChipCalibration CalibrationTable::resolve(const machine::Chip& chip, const Softw
   }
   const std::string_view scaling = software.scaling == Scaling::kBlock ? "block" : "";
   const bool simple = software.streams == StreamKernels::kSimple;
-  const bool legacy = software.attention == AttentionKernel::kFlash1 || software.attention == AttentionKernel::kTriton ||
-                      software.attention == AttentionKernel::kFlash2;
+  const bool legacy = software.attention == AttentionKernel::kFlash1 || software.attention == AttentionKernel::kFlash2;
   const std::string_view stack =
       software.stack.has_value() ? kStackNames[static_cast<std::size_t>(*software.stack)] : std::string_view{};
   const auto products = [&](SetClass set_class, std::size_t arithmetic, std::string_view variant) {
@@ -467,8 +544,9 @@ ChipCalibration CalibrationTable::resolve(const machine::Chip& chip, const Softw
   };
   for (std::size_t i = 0; i < static_cast<std::size_t>(kArithmeticCount); ++i) {
     const auto a = static_cast<Arithmetic>(i);
-    c.gemm[i] = products(SetClass::kGemm, i, bits(a) <= 8 ? scaling : "");
+    c.gemm[i] = products(SetClass::kGemm, i, bits(a) <= 8 ? scaling : software.sustained ? "sustained" : "");
     c.gemm_weight_only[i] = products(SetClass::kGemmWeightOnly, i, "");
+    c.grouped_gemm_weight_only[i] = products(SetClass::kGroupedGemm, i, "weight_only");
     c.grouped_gemm[i] = products(SetClass::kGroupedGemm, i, bits(a) <= 8 ? scaling : "");
     c.attention_prefill[i] = resolve_one(chooser, kPrefillMembers, SetClass::kAttentionPrefill, a, name(software.attention));
     if (legacy && c.attention_prefill[i].distance >= Distance::kVendor && chooser.own_family != nullptr) {
@@ -496,11 +574,6 @@ ChipCalibration CalibrationTable::resolve(const machine::Chip& chip, const Softw
     if (choice.set != nullptr) assign(c.host[i], kHostMembers, *choice.set);
   }
   if (chip.kind == ChipKind::kDataflow) without_launches(c);
-  if (software.sustained) {
-    for (auto* gemm : {&c.gemm, &c.gemm_weight_only, &c.grouped_gemm}) {
-      for (GemmConstants& g : *gemm) g.peak_share *= c.host[0].product_share;
-    }
-  }
   return c;
 }
 
@@ -566,6 +639,10 @@ Result<Family> parse_family(const Json& j, const std::string& where) {
   family.exponentials_per_core_clock = f.number("exponentials_per_core_clock", 0);
   family.vector_flop_per_core_clock = f.number("vector_flop_per_core_clock", 256);
   if (!(family.vector_flop_per_core_clock > 0)) f.fail("vector_flop_per_core_clock", "a positive number");
+  family.power_share = f.number("power_share", 1);
+  if (!(family.power_share > 0 && family.power_share <= 1)) f.fail("power_share", "a share in (0, 1]");
+  family.cache_partitions = f.number("cache_partitions", 1);
+  if (!(family.cache_partitions >= 1)) f.fail("cache_partitions", "a number from 1");
   family.legacy_product_share = f.number("legacy_product_share", 1);
   if (!(family.legacy_product_share > 0 && family.legacy_product_share <= 1))
     f.fail("legacy_product_share", "a share in (0, 1]");
@@ -604,7 +681,8 @@ bool known_variant(SetClass set_class, std::string_view variant) {
     case SetClass::kHost:
       return index_of(kStackNames, variant).has_value();
     default:
-      return variant.empty() || variant == "block" || index_of(kStackNames, variant).has_value();
+      return variant.empty() || variant == "block" || variant == "weight_only" || variant == "sustained" ||
+             index_of(kStackNames, variant).has_value();
   }
 }
 
@@ -632,6 +710,7 @@ Result<ConstantSet> parse_set(const Json& j, const std::string& where) {
     set.arithmetic = *parsed;
   }
   set.variant = f.text("variant", false);
+  set.clock_hz = 1e6 * f.number("clock_mhz", 0);
   if (!known_variant(set.set_class, set.variant)) f.fail("variant", fmt::format("a variant of {}", class_name));
   set.note = f.text("note", false);
   set.date = f.text("date", true);
@@ -763,6 +842,8 @@ std::string CalibrationTable::to_json() const {
       j["relatives"] = family.relatives;
       if (family.exponentials_per_core_clock > 0) j["exponentials_per_core_clock"] = family.exponentials_per_core_clock;
       if (family.exponentials_per_core_clock > 0) j["vector_flop_per_core_clock"] = family.vector_flop_per_core_clock;
+      if (family.power_share < 1) j["power_share"] = family.power_share;
+      if (family.cache_partitions > 1) j["cache_partitions"] = family.cache_partitions;
       if (family.legacy_product_share < 1) j["legacy_product_share"] = family.legacy_product_share;
       if (family.fp32_flop_per_joule > 0) j["fp32_flop_per_joule"] = family.fp32_flop_per_joule;
       j["source"] = family.source;
@@ -781,6 +862,7 @@ std::string CalibrationTable::to_json() const {
     if (set.kind.has_value()) j["kind"] = kKindNames[static_cast<std::size_t>(*set.kind)];
     if (set.set_class <= SetClass::kAttentionDecode) j["arithmetic"] = rooftree::name(set.arithmetic);
     if (!set.variant.empty()) j["variant"] = set.variant;
+    if (set.clock_hz > 0) j["clock_mhz"] = set.clock_hz * 1e-6;
     Json constants;
     for (const auto& [key, value] : set.values) {
       for (const ConstantName& n : constant_names(set.set_class)) {

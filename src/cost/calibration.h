@@ -44,7 +44,7 @@ struct Software {
   Scaling scaling = Scaling::kTensor;
   std::optional<Stack> stack;  // whose product kernels run; empty = the vendor library's and the engines'
   StreamKernels streams = StreamKernels::kVectorised;
-  // Products follow each other under the chip's power limit: HostConstants::product_share of `engine` applies.
+  // Products follow each other under the power limit of the chip, as in an eager layer loop: constants of their own.
   bool sustained = false;
 };
 
@@ -55,7 +55,8 @@ struct GemmConstants {
   double fixed = 3e-6;               // t0, s
   double fill = 0;                   // Bh, s
   double tile_epilogue = 0;          // tep, s
-  double l2_ratio = 4;               // l: rate at which tiles are fed from on-chip memory, as a multiple of memory bandwidth
+  double l2_ratio = 4;               // rate of the last on-chip level as a multiple of memory bandwidth
+  double tile_feed = 0.014;          // l: bytes that reach the tiles per FLOP of the product rate
   double activation_cast_bytes = 0;  // bytes moved per value of A to quantise it first (a kernel of its own)
   double eager_fixed = 0;            // s more when launched one by one from the host instead of from a captured graph
   // Limits per core and clock of kernels that are not tuned for the chip; 0 = none. Applied when constants are resolved: they
@@ -134,10 +135,11 @@ enum class StreamClass : std::uint8_t {
 struct ChipCalibration {
   std::array<double, kArithmeticCount> product_rate{};  // FLOP/s, dense
   std::array<double, kArithmeticCount> inverse_product_rate{};
-  double vector_rate = 0;       // fp32 FLOP/s of the general ALUs
-  double exponential_rate = 0;  // evaluations per second
-  double memory_bandwidth = 0;  // main memory, bytes/s
-  double last_cache_bytes = 0;  // capacity of the last on-chip level
+  double vector_rate = 0;         // fp32 FLOP/s of the general ALUs
+  double exponential_rate = 0;    // evaluations per second
+  double memory_bandwidth = 0;    // main memory, bytes/s
+  double last_cache_bytes = 0;    // capacity of the last on-chip level
+  double shared_cache_bytes = 0;  // of it, for data that all cores read: a partitioned cache keeps a copy per partition
   double cores = 1;
   double tile_rows = 16;  // smallest row count that the product units work on; 1 = general ALUs
   bool ideal = false;     // datasheet roofline: no tiles, waves or padding, roofs combined by max
@@ -145,6 +147,7 @@ struct ChipCalibration {
   std::array<GemmConstants, kArithmeticCount> gemm{};
   std::array<GemmConstants, kArithmeticCount> gemm_weight_only{};  // by the arithmetic that the weights are widened to
   std::array<GemmConstants, kArithmeticCount> grouped_gemm{};
+  std::array<GemmConstants, kArithmeticCount> grouped_gemm_weight_only{};
   std::array<AttentionPrefillConstants, kArithmeticCount> attention_prefill{};
   AttentionDecodeConstants attention_decode_multi_head, attention_decode_grouped;
   AttentionDecodeConstants attention_decode_multi_head_8bit, attention_decode_grouped_8bit;  // KV cache of 8 bits or fewer
@@ -182,6 +185,8 @@ struct ConstantSet {
   Arithmetic arithmetic = Arithmetic::kBf16;  // gemm and attention classes (of the KV cache for attention_decode)
   std::string variant;                        // "", "block", attention kernel, stream class, stack, "multi_head", "grouped"
   std::vector<std::pair<std::string, double>> values;  // SI; a set may state only some constants: the others are inherited
+  double clock_hz =
+      0;  // of the chip it was fitted on: latencies carried to another chip are cycles, not seconds; 0 = do not scale
   double log_low = 0, log_high = 0;  // 5 % and 95 % quantile of log(measured / predicted); both 0 in a partial set
   double median_error = 0, p90_error = 0;
   struct FittedOn {
@@ -202,6 +207,10 @@ struct Family {
   // Share of the matrix rate that kernels written for the previous generation's matrix instruction reach (FlashAttention-2 and
   // older on Hopper); applies to those kernels' constants when they come from a relative.
   double legacy_product_share = 1;
+  // Share of the product rate at the stated clock that the board's power allows under matrix work; applies to constants that
+  // come from a relative (a family's own constants contain it).
+  double power_share = 1;
+  double cache_partitions = 1;  // parts of the last cache that each serve their own cores and copy what others hold
   // fp32 products on the general ALUs that a joule pays for at the power limit: small boards never reach their fp32 peak.
   // 0 = not limited.
   double fp32_flop_per_joule = 0;

@@ -54,9 +54,9 @@ struct KernelTime {
   std::uint8_t distance = 0;  // how far the calibration is from this chip: see Distance
 };
 
-// Share of `footprint` bytes, swept cyclically again and again, that a cache of `capacity` bytes with random replacement holds:
-// the fixed point of h = exp(-(1 - h) footprint / capacity), and 1 when it fits. (A line survives a sweep if none of the (1 -
-// h) footprint bytes that were brought in evicted it.)
+// Share of `footprint` bytes, swept cyclically again and again, that a cache of `capacity` bytes still holds when they come
+// round: all of them while they fit, none beyond, as a least-recently-used cache does (a sweep evicts each line just before its
+// reuse); the edge is a few per cent wide because sets fill unevenly.
 [[nodiscard]] double cached_share(double footprint, double capacity);
 
 // Loads (token-expert pairs) of experts under a truncated power law, see kernel_time.cc; [0] is what the heaviest of `shards`

@@ -50,10 +50,16 @@ Result<Csv> Csv::parse(std::string_view text, std::string_view where, const CsvL
       std::string& out = is_header ? header_field : csv.text_;
       const std::size_t field_start = out.size();
       const std::size_t field_at = at;
+      const std::size_t field_line = line;
+      const std::size_t field_line_start = line_start;
       if (at < text.size() && text[at] == '"') {
         ++at;
         for (;;) {
-          if (at >= text.size()) return fail(field_at, "quote that is never closed");
+          if (at >= text.size()) {
+            line = field_line;
+            line_start = field_line_start;
+            return fail(field_at, "quote that is never closed");
+          }
           const char c = text[at];
           if (c == '"') {
             if (at + 1 < text.size() && text[at + 1] == '"') {

@@ -59,26 +59,6 @@ const machine::Chip* chip_named(std::string_view text, Context& context) {
   return machine != nullptr ? &machine->chip() : nullptr;
 }
 
-machine::Chip share_of_chip(const machine::Chip& chip, int parts) {
-  machine::Chip part = chip;
-  const double share = 1.0 / parts;
-  part.id += "/" + std::to_string(parts);
-  part.cores = std::max(1, chip.cores / parts);
-  for (machine::ArithmeticRate& r : part.arithmetic) {
-    r.matrix *= share;
-    r.vector *= share;
-  }
-  for (machine::MemoryLevel& level : part.ladder) {
-    level.capacity *= share;
-    level.bandwidth *= share;
-    level.write_bandwidth *= share;
-    level.instances = std::max(1, level.instances / parts);
-  }
-  part.power_max *= share;
-  part.power_idle *= share;
-  return part;
-}
-
 cost::Operands plain_operands(const machine::Chip& chip, Arithmetic arithmetic) {
   cost::Operands o;
   o.arithmetic = arithmetic;
@@ -87,12 +67,6 @@ cost::Operands plain_operands(const machine::Chip& chip, Arithmetic arithmetic) 
   o.activation_seconds_per_byte = pace;
   o.kv_seconds_per_byte = pace;
   return o;
-}
-
-double shared_cache_bytes(const machine::Chip& chip) {
-  if (chip.ladder.size() < 2) return 0;
-  const machine::MemoryLevel& last = chip.ladder[chip.ladder.size() - 2];
-  return last.capacity.value() / std::max(1, last.instances);
 }
 
 }  // namespace rooftree::validate

@@ -58,13 +58,7 @@ class KernelAdapter : public Adapter {
 // lacks it.
 const machine::Chip* chip_named(std::string_view text, Context& context);
 
-// One of `parts` equal cores or dies of a chip, as a chip of its own: rates, bandwidths and capacities divided.
-[[nodiscard]] machine::Chip share_of_chip(const machine::Chip& chip, int parts);
-
 // Operands that live in main memory, 16 bits everywhere.
 [[nodiscard]] cost::Operands plain_operands(const machine::Chip& chip, Arithmetic arithmetic);
-
-// Bytes that the last on-chip level keeps of data that all cores share: partitioned caches hold a copy per partition.
-[[nodiscard]] double shared_cache_bytes(const machine::Chip& chip);
 
 }  // namespace rooftree::validate

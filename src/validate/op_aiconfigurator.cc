@@ -1,6 +1,7 @@
 // Kernel tables of NVIDIA's aiconfigurator: GEMM, attention and mixture-of-experts times by shape. What its collectors do
-// (repository ai-dynamo/aiconfigurator, collector/trtllm/*.py) decides what the operands find in the caches:
-//   - GEMM: ceil(L2 / weight bytes) copies of the weight, at most 5, are used in turn, always with the same activations;
+// (repository ai-dynamo/aiconfigurator, collector/{trtllm,vllm}/*.py) decides what the operands find in the caches:
+//   - GEMM of TensorRT-LLM: ceil(L2 / weight bytes) copies of the weight, at most 5, are used in turn, always with the same
+//     activations; of vLLM: six copies, one for block-scaled types;
 //   - attention: one captured graph over one cache is replayed;
 //   - all times are device times of captured graphs.
 
@@ -89,10 +90,11 @@ class Gemm final : public KernelAdapter {
     cost::Operands o = operands_of(*precision, *chip);
     // The harness sweeps its copies of the weight again and again, with one activation in between.
     const double weight = static_cast<double>(*n) * static_cast<double>(*k) * o.weight_bytes;
-    const double copies = std::clamp(std::ceil(last_cache_bytes(*chip) / weight), 1.0, 5.0);
+    double copies = std::clamp(std::ceil(last_cache_bytes(*chip) / weight), 1.0, 5.0);
+    if (row.text("framework") == "vllm") copies = row.text("dtype") == "fp8_block" || row.text("dtype") == "nvfp4" ? 1 : 6;
     const double activation = static_cast<double>(*m) * static_cast<double>(*k) * o.activation_bytes;
     const double output = static_cast<double>(*m) * static_cast<double>(*n) * o.output_bytes;
-    const double capacity = shared_cache_bytes(*chip);
+    const double capacity = context.constants(*chip).shared_cache_bytes;
     o.weight_cached_share = cost::cached_share(copies * (weight + output) + activation, capacity);
     o.activation_cached_share = cost::cached_share(weight + output + activation, capacity);
     c.set = fmt::format("{} {}{}", precision->weight_only ? "gemm_weight_only" : "gemm", name(precision->arithmetic),
@@ -134,8 +136,10 @@ class Attention final : public KernelAdapter {
     c.group =
         fmt::format("{} {} {} {} kv {}", row.text("system"), row.text("framework"), row.text("phase"), attention_type, kv_type);
     c.chip = chip;
-    // Prefill with an 8-bit cache runs the 8-bit kernel, whatever the label says (seen in the calibrate rows of the H100).
-    const bool fp8 = attention_type == "fp8" || (kv8 && !decode);
+    // Prefill with an 8-bit cache runs the 8-bit kernel on Hopper and later, whatever the label says (seen in the calibrate
+    // rows of the H100); the older kernels that Ampere and Ada share do not.
+    const bool older = chip->family == "nvidia-ampere" || chip->family == "nvidia-ada";
+    const bool fp8 = attention_type == "fp8" || (kv8 && !decode && !older);
     cost::Operands o = plain_operands(*chip, fp8 ? Arithmetic::kFp8 : Arithmetic::kBf16);
     o.kv_bytes = kv8 ? 1 : 2;
     model::Attention op{.batch = *batch,
@@ -148,9 +152,17 @@ class Attention final : public KernelAdapter {
     if (decode) {
       const double kv = 2.0 * static_cast<double>(*batch) * static_cast<double>(*context_tokens) *
                         static_cast<double>(*kv_heads) * static_cast<double>(*head_dim) * o.kv_bytes;
-      o.kv_cached_share = cost::cached_share(kv, shared_cache_bytes(*chip));
+      o.kv_cached_share = cost::cached_share(kv, context.constants(*chip).shared_cache_bytes);
       c.set = fmt::format("attention_decode {} {}", *kv_heads < *heads ? "grouped" : "multi_head", kv8 ? "fp8" : "bf16");
     } else {
+      // The replayed graph finds q, k, v, the cache and the output where it left them. The engine's kernel also makes a rotated
+      // copy of q and writes the cache: (3 heads + 4 kv heads) values per token instead of the (2 heads + 2 kv heads) of the
+      // operator.
+      const model::Work work = model::work(op);
+      double footprint = 0;
+      for (std::size_t r = 0; r < work.read.size(); ++r) footprint += (work.read[r] + work.written[r]) * o.activation_bytes;
+      o.activation_cached_share = o.kv_cached_share =
+          cost::cached_share(1.6 * footprint, context.constants(*chip).shared_cache_bytes);
       c.set = fmt::format("attention_prefill {}", fp8 ? "fp8" : "bf16");
     }
     c.terms.push_back({op, o, 1});
@@ -215,6 +227,12 @@ class Moe final : public KernelAdapter {
     cost::Operands o = operands_of(*precision, *chip);
     o.routing_skew = skew;
     o.routing_shards = static_cast<double>(*ep);
+    // The same tokens choose the same experts in every repetition.
+    const double hit = cost::routed_load(static_cast<double>(*tokens), static_cast<double>(*experts),
+                                         static_cast<double>(*top_k), skew, static_cast<double>(*ep), 1)[1];
+    const double expert =
+        3.0 * static_cast<double>(*hidden) * static_cast<double>(*ffn) / static_cast<double>(*tp) * o.weight_bytes;
+    o.weight_cached_share = cost::cached_share(hit * expert, context.constants(*chip).shared_cache_bytes);
     c.set = fmt::format("grouped_gemm {}{}{}", name(precision->arithmetic), precision->weight_only ? " weight_only" : "",
                         precision->scaling == cost::Scaling::kBlock ? " block" : "");
     const std::int64_t inner = std::max<std::int64_t>(1, *ffn / *tp);

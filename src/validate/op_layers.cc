@@ -58,17 +58,17 @@ class Vidur final : public KernelAdapter {
     const std::array<Column, 10> columns = {{
         {"emb", "stream embedding simple", model::Embedding{.tokens = t, .width = *width, .vocabulary = 32000}},
         {"input_layernorm", "stream norm simple", norm},
-        {"attn_pre_proj", "gemm bf16", MatMul{.m = t, .n = q + 2 * kv, .k = *width}},
+        {"attn_pre_proj", "gemm bf16 sustained", MatMul{.m = t, .n = q + 2 * kv, .k = *width}},
         {"attn_rope", "stream rope simple", Elementwise{.rows = t, .width = q + kv, .kind = ElementwiseKind::kRope}},
-        {"attn_post_proj", "gemm bf16", MatMul{.m = t, .n = *width, .k = q}},
+        {"attn_post_proj", "gemm bf16 sustained", MatMul{.m = t, .n = *width, .k = q}},
         {"post_attention_layernorm", "stream norm simple", norm},
-        {"mlp_up_proj", "gemm bf16", MatMul{.m = t, .n = *gated ? 2 * inner : inner, .k = *width}},
+        {"mlp_up_proj", "gemm bf16 sustained", MatMul{.m = t, .n = *gated ? 2 * inner : inner, .k = *width}},
         {"mlp_act", "stream activation simple",
          Elementwise{.rows = t,
                      .width = inner,
                      .kind = *gated ? ElementwiseKind::kGatedActivation : ElementwiseKind::kActivation,
                      .inputs = *gated ? 2 : 1}},
-        {"mlp_down_proj", "gemm bf16", MatMul{.m = t, .n = *width, .k = inner}},
+        {"mlp_down_proj", "gemm bf16 sustained", MatMul{.m = t, .n = *width, .k = inner}},
         {"add", "stream elementwise simple",
          Elementwise{.rows = t, .width = *width, .kind = ElementwiseKind::kAdd, .inputs = 2}},
     }};
@@ -103,15 +103,7 @@ class LlmCompass : public KernelAdapter {
  protected:
   const machine::Chip* device(const Row& row, Context& context, Outcome& outcome) {
     const std::string_view name = row.text("device");
-    if (name == "TPUv3_core") {
-      if (!half_tpu_) {
-        const machine::Machine* whole = context.machine("google-tpu-v3");
-        if (whole != nullptr) half_tpu_ = std::make_unique<machine::Chip>(share_of_chip(whole->chip(), 2));
-      }
-      if (half_tpu_) return half_tpu_.get();
-    } else if (const machine::Chip* chip = chip_named(name, context)) {
-      return chip;
-    }
+    if (const machine::Chip* chip = chip_named(name == "TPUv3_core" ? "google-tpu-v3-core" : name, context)) return chip;
     outcome.refuse(fmt::format("chip {} is not in the catalogue", name));
     return nullptr;
   }
@@ -131,9 +123,6 @@ class LlmCompass : public KernelAdapter {
     c.measured = us * 1e-6;
     return c;
   }
-
- private:
-  std::unique_ptr<machine::Chip> half_tpu_;
 };
 
 class LlmCompassOperators final : public LlmCompass {

@@ -76,29 +76,25 @@ class TpuGemm final : public KernelAdapter {
   std::vector<KernelCase> kernels(const Row& row, Context& context, Outcome& outcome) override {
     const std::string_view text = row.text("chip");
     const auto contains = [text](std::string_view part) { return text.find(part) != std::string_view::npos; };
-    const machine::Machine* machine = context.machine(contains("v7")    ? "google-tpu-v7"
-                                                      : contains("v6")  ? "google-tpu-v6e"
-                                                      : contains("v5p") ? "google-tpu-v5p"
-                                                      : contains("v5")  ? "google-tpu-v5e"
-                                                      : contains("v4")  ? "google-tpu-v4"
-                                                                        : "google-tpu-v3");
-    if (machine == nullptr || !contains("TPU")) {
+    const bool core = contains("per device");
+    const machine::Machine* machine = context.machine(contains("v7") && core ? "google-tpu-v7-core"
+                                                      : contains("v7")       ? "google-tpu-v7"
+                                                      : contains("v6")       ? "google-tpu-v6e"
+                                                      : contains("v5p")      ? "google-tpu-v5p"
+                                                      : contains("v5")       ? "google-tpu-v5e"
+                                                      : contains("v4")       ? "google-tpu-v4"
+                                                      : contains("v3")       ? "google-tpu-v3"
+                                                                             : "");
+    if (machine == nullptr) {
       outcome.refuse(fmt::format("chip {} is not in the catalogue", text));
       return {};
     }
     const machine::Chip* chip = &machine->chip();
-    if (contains("per device")) {
-      if (!half_) half_ = std::make_unique<machine::Chip>(share_of_chip(*chip, 2));
-      chip = half_.get();
-    }
     auto c = product_case(row, *chip, outcome, "tflops");
     if (!c) return {};
     c->group = chip->id;
     return {std::move(*c)};
   }
-
- private:
-  std::unique_ptr<machine::Chip> half_;
 };
 
 // FlashAttention benchmarks: hidden size 2048, so 2048 / head_dim heads; FLOP counted as 4 s^2 d heads (half of it if
@@ -140,7 +136,7 @@ class FlashAttention final : public KernelAdapter {
     if (method == "pytorch" || method == "standard") kernel = AttentionKernel::kUnfused;
     if (method == "flash1" || method == "xformers")
       kernel = AttentionKernel::kFlash1;  // both: one warp group per key block, CUTLASS 2
-    if (method == "flash_triton" || method == "triton") kernel = AttentionKernel::kTriton;
+    if (method == "triton") kernel = AttentionKernel::kTriton;
     if (method == "flash2") kernel = AttentionKernel::kFlash2;
     if (method == "flash3" || method == "flash4") kernel = AttentionKernel::kFlash3;
     if (method == "cudnn") kernel = AttentionKernel::kCudnn;
