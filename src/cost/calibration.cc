@@ -94,7 +94,7 @@ void assign(C& constants, const std::array<Member<C>, N>& members, const Constan
 constexpr std::array<std::string_view, static_cast<std::size_t>(SetClass::kCount)> kSetClassNames = {
     "gemm", "gemm_weight_only", "grouped_gemm", "attention_prefill", "attention_decode", "stream", "host"};
 constexpr std::array<std::string_view, static_cast<std::size_t>(AttentionKernel::kCount)> kAttentionKernelNames = {
-    "engine", "unfused", "flash1", "triton", "flash2", "flash3", "cudnn"};
+    "engine", "unfused", "flash1", "triton", "flash2", "flash3", "cudnn", "triton_early"};
 constexpr std::array<std::string_view, 5> kStackNames = {"engine", "compiled", "llamacpp", "megatron", "eager"};
 constexpr std::array<std::string_view, static_cast<std::size_t>(StreamClass::kCount)> kStreamNamesByClass = {
     "elementwise", "activation", "rope", "norm", "softmax", "embedding", "optimizer", "loss"};
@@ -210,6 +210,7 @@ struct Chooser {
     if (set_class == SetClass::kAttentionPrefill) {
       const auto modern = [](std::string_view v) { return v == "flash3" || v == "cudnn" || v == "engine"; };
       if (modern(wanted) && modern(found)) return 15;
+      if (wanted == "triton_early" && (found == "triton" || found == "flash1")) return 15;
       if (wanted == "triton" && found == "flash2") return 15;  // the same algorithm, compiled for the chip at hand
       return 60;
     }
@@ -532,7 +533,8 @@ ChipCalibration CalibrationTable::resolve(const machine::Chip& chip, const Softw
   }
   const std::string_view scaling = software.scaling == Scaling::kBlock ? "block" : "";
   const bool simple = software.streams == StreamKernels::kSimple;
-  const bool legacy = software.attention == AttentionKernel::kFlash1 || software.attention == AttentionKernel::kFlash2;
+  const bool legacy = software.attention == AttentionKernel::kFlash1 || software.attention == AttentionKernel::kFlash2 ||
+                      software.attention == AttentionKernel::kTritonEarly;
   const std::string_view stack =
       software.stack.has_value() ? kStackNames[static_cast<std::size_t>(*software.stack)] : std::string_view{};
   const auto products = [&](SetClass set_class, std::size_t arithmetic, std::string_view variant) {

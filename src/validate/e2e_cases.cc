@@ -447,7 +447,7 @@ Cases mosaic(const Fields& row, E2eWorld& world) {
     set_float_types(plan, DType::kBf16);
     if (row("precision") == "amp_fp8") plan.arithmetic = Arithmetic::kFp8;
     E2eCase c = make_case("training", machine, model, plan);
-    c.plan.software.attention = cost::AttentionKernel::kTriton;
+    c.plan.software.attention = cost::AttentionKernel::kTritonEarly;
     Phase phase = Phase::train(micro, tokens);
     if (row("activation_checkpointing") == "True") phase.recompute = model::Recompute::kFull;
     c.stretches = {{phase, static_cast<double>(steps), Stretch::Part::kWithoutOptimizer}};

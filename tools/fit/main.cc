@@ -1,5 +1,5 @@
 // rooftree-fit: fits the constants in catalog/calibration/ from the calibrate folder of the public measurements.
-//   rooftree-fit --data DIR --out catalog/calibration [--only CLASS] [--dry-run]
+//   rooftree-fit --data DIR --out catalog/calibration [--only CLASS | --stacks] [--dry-run]
 // Refuses a folder called develop: constants that were fitted on the rows that score them mean nothing.
 
 #include <fmt/format.h>
@@ -14,6 +14,7 @@
 #include "base/json.h"
 #include "fit.h"
 #include "jobs.h"
+#include "stacks.h"
 #include "validate/adapters.h"
 
 namespace rooftree::fit {
@@ -22,6 +23,7 @@ namespace {
 struct Arguments {
   std::string data, out = "catalog/calibration", only, date;
   bool dry_run = false;
+  bool stacks = false;
 };
 
 Result<std::vector<LoadedCase>> load(const std::filesystem::path& path, validate::Context& context) {
@@ -57,6 +59,7 @@ Status run(const Arguments& a) {
   if (folder == "develop") {
     return Error{ErrorCode::kInvalid, fmt::format("{}: develop rows score the constants; fit on calibrate", a.data)};
   }
+  if (a.stacks) return fit_stacks(data, a.out, a.date, a.dry_run);
   // Families and hand-stated sets stay; files that this program wrote are replaced.
   cost::CalibrationTable table;
   std::vector<std::filesystem::path> paths;
@@ -123,6 +126,7 @@ int main(int argc, char** argv) {
   app.add_option("--out", a.out, "Folder of calibration files")->capture_default_str();
   app.add_option("--only", a.only, "Only one class of constants");
   app.add_option("--date", a.date, "Date to write into the files, YYYY-MM-DD")->required();
+  app.add_flag("--stacks", a.stacks, "The constants of software stacks, on whole models, instead of those of kernels");
   app.add_flag("--dry-run", a.dry_run, "Print, write nothing");
   CLI11_PARSE(app, argc, argv);
   const auto status = rooftree::fit::run(a);

@@ -60,7 +60,7 @@ std::vector<StackJob> stack_jobs() {
        "eager",
        "",
        {{"peak_share", 0.3, 1, {SetClass::kGemm}, {}},
-        {"peak_share", 0.1, 1, {SetClass::kAttentionPrefill}, {"triton"}},
+        {"peak_share", 0.1, 1, {SetClass::kAttentionPrefill}, {"triton_early"}},
         {"memory_share", 0.01, 0.95, streams, {"loss eager"}},
         {"memory_share", 0.1, 0.95, streams, {"elementwise eager", "activation eager", "norm eager"}}}},
       {"train_vtrain_megatron_a100.csv",
