@@ -875,7 +875,7 @@ std::string CalibrationTable::to_json() const {
     j["constants"] = std::move(constants);
     if (set.log_low != set.log_high) {
       j["residual_log"] = {{"p05", rounded(set.log_low)}, {"p95", rounded(set.log_high)}};
-      j["error"] = {{"median", rounded(set.median_error)}, {"p90", rounded(set.p90_error)}};
+      if (!set.fitted_on.empty()) j["error"] = {{"median", rounded(set.median_error)}, {"p90", rounded(set.p90_error)}};
     }
     Json on = Json::array();
     for (const ConstantSet::FittedOn& f : set.fitted_on) {
