@@ -290,7 +290,9 @@ struct Chooser {
       if (set.variant != variant && (stack.empty() || set.variant != stack)) continue;
       if (arithmetic_penalty(arithmetic, set.arithmetic) > 1) continue;
       const auto [d, rank] = distance(set);
-      if (d <= base) found.emplace_back(rank, &set);
+      // What one vendor's chip reaches says nothing about another's.
+      const bool foreign = d >= Distance::kKind && (!set.chip.empty() || !set.family.empty());
+      if (d <= base && !foreign) found.emplace_back(rank, &set);
     }
     std::stable_sort(found.begin(), found.end(), [](const auto& a, const auto& b) { return a.first > b.first; });
     std::vector<const ConstantSet*> result;
@@ -325,6 +327,8 @@ void set_interval(C& constants, const Choice& choice) {
       least = 0.4;
       break;
   }
+  // Bandwidth-bound kernels differ most between vendors' libraries.
+  if (choice.set->set_class == SetClass::kStream && choice.distance >= Distance::kKind) least = 0.7;
   if (choice.other_arithmetic) factor *= 1.5;
   if (choice.other_variant) least = std::max(least, 0.33);
   constexpr double kWidest = 1.6;  // a factor of five either way: nothing is known beyond
