@@ -27,6 +27,7 @@ BAD = [
     (H100 + ["--optimizer", "adam"], 2, ["--optimizer", "train"]),
     (H100 + ["--phase", "train", "--optimizer", "magic"], 2, ["--optimizer", "magic", "adam"]),
     (H100 + ["--weights", "q9"], 2, ["--weights", "q9", "expected"]),
+    (H100 + ["--expert-weights", "q9"], 2, ["--expert-weights", "q9", "expected"]),
     (H100 + ["--kv", ""], 0, []),
     (H100 + ["--sparsity", "3:4"], 2, ["--sparsity", "3:4", "expected"]),
     (H100 + ["--sparsity", "block:2"], 2, ["--sparsity", "expected"]),

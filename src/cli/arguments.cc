@@ -45,13 +45,15 @@ void add_workload_flags(CLI::App& verb, WorkloadFlags& flags, const char* model_
   add("--images", flags.images, "Images per sequence, for models that see");
   add("--weights", flags.weights,
       "Type of the weights: bf16, int8, q4_0, ... (default: as published if narrower than bf16, else bf16)");
+  add("--expert-weights", flags.expert_weights,
+      "Type of the experts' weights, where it differs: mxfp4, ... (default: as --weights)");
   add("--kv", flags.kv, "Type of the KV cache (default bf16)");
   add("--activations", flags.activations, "Type of the activations (default bf16)");
   add("--gradients", flags.gradients, "train: type of the gradients (default bf16)");
   add("--optimizer", flags.optimizer, "train: sgd, sgd-momentum, adam (default), adam-8bit, adafactor, shampoo, muon");
   add("--recompute", flags.recompute, "train: none (default), selective, full");
   add("--sparsity", flags.sparsity, "dense (default), 2:4, or block:DENSITY such as block:0.5");
-  add("--fusion", flags.fusion, "eager, eager-flash, standard (default), ideal");
+  add("--fusion", flags.fusion, "eager, eager-flash, standard (default), ideal, unfused-attention");
   add("--stack", flags.stack, "engine (default), compiled, llamacpp, megatron, eager");
   add("--arithmetic", flags.arithmetic, "Force the arithmetic of the products: bf16, fp8, int8, ...");
 }
@@ -157,12 +159,17 @@ Result<cost::Plan> parse_plan(const WorkloadFlags& flags, const model::Model& mo
   ROOFTREE_TRY_VOID(set(flags.kv, "--kv", model::Role::kKvCache));
   ROOFTREE_TRY_VOID(set(flags.activations, "--activations", model::Role::kActivation));
   ROOFTREE_TRY_VOID(set(flags.gradients, "--gradients", model::Role::kGradient));
+  if (!flags.expert_weights.empty()) {
+    auto type = parse_dtype(flags.expert_weights);
+    if (!type) return type.error().within("--expert-weights");
+    plan.expert_weights = *type;
+  }
   if (!flags.sparsity.empty()) {
     ROOFTREE_TRY(plan.sparsity, parse_sparsity(flags.sparsity));
   }
   if (!flags.fusion.empty()) {
     ROOFTREE_TRY(plan.fusion,
-                 by_name<model::Fusion>(flags.fusion, "--fusion", 4, [](model::Fusion f) { return model::name(f); }));
+                 by_name<model::Fusion>(flags.fusion, "--fusion", 5, [](model::Fusion f) { return model::name(f); }));
   }
   if (!flags.stack.empty()) {
     auto stack = cost::parse_stack(flags.stack == "llama.cpp" ? "llamacpp" : flags.stack);

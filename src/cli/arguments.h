@@ -21,7 +21,7 @@ namespace rooftree::cli {
 // The text of the flags that say what is computed and how; empty = not given.
 struct WorkloadFlags {
   std::string model, phase = "decode", batch = "1", context, tokens, past, images;
-  std::string weights, kv, activations, gradients, optimizer, recompute, sparsity, fusion, stack, arithmetic;
+  std::string weights, expert_weights, kv, activations, gradients, optimizer, recompute, sparsity, fusion, stack, arithmetic;
 };
 // `model_flag`: "model" for a positional MODEL, "--model" for a flag.
 void add_workload_flags(CLI::App& verb, WorkloadFlags& flags, const char* model_flag = "model");
