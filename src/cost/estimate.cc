@@ -6,6 +6,8 @@
 #include <cmath>
 #include <limits>
 
+#include "cost/ownership.h"
+
 namespace rooftree::cost {
 namespace {
 
@@ -62,11 +64,6 @@ constexpr double kPowerBand = 0.25;  // of the activity part, either way
 // a quarter to a third).
 constexpr double kIdleShare = 0.12;
 constexpr double kIdleShareCpu = 0.3;
-
-// Conventions of the catalogue (systems.json, cost_and_energy): five years of service, PUE 1.2, 0.08 USD per kWh.
-constexpr double kServiceSeconds = 5 * 365.25 * 86400;
-constexpr double kPue = 1.2;
-constexpr double kDollarsPerJoule = 0.08 / 3.6e6;
 
 constexpr double kGib = 1073741824.0;
 
@@ -172,12 +169,14 @@ Estimator::Price Estimator::price_of(const machine::Machine& machine) {
   const machine::Chip& chip = machine.chip();
   std::vector<double> rates;
   Price out;
+  out.energy = ownership().energy;
   double low = std::numeric_limits<double>::infinity();
   double high = 0;
+  const double service = ownership().service.value();
   const auto collect = [&](const std::vector<machine::Price>& prices, double chips, bool rental) {
     for (const machine::Price& p : prices) {
-      double from = (rental ? p.rate_low.value() : p.purchase_low.value() / kServiceSeconds) / chips;
-      double to = (rental ? p.rate_high.value() : p.purchase_high.value() / kServiceSeconds) / chips;
+      double from = (rental ? p.rate_low.value() : p.purchase_low.value() / service) / chips;
+      double to = (rental ? p.rate_high.value() : p.purchase_high.value() / service) / chips;
       if (from <= 0) from = to;
       if (to <= 0) to = from;
       if (to <= 0) continue;
@@ -548,10 +547,10 @@ void Estimator::estimate_into(const model::Graph& graph, Estimate& out) const {
   out.price_basis = price_.basis;
   out.money = {price_.rate.low * out.time.low, price_.rate.best * out.time.best, price_.rate.high * out.time.high};
   if (price_.basis == PriceBasis::kPurchase) {
-    // An owner also pays for the energy, with the building's overhead.
-    out.money.low += Dollars{out.energy.low.value() * kPue * kDollarsPerJoule};
-    out.money.best += Dollars{out.energy.best.value() * kPue * kDollarsPerJoule};
-    out.money.high += Dollars{out.energy.high.value() * kPue * kDollarsPerJoule};
+    // An owner also pays for the energy.
+    out.money.low += out.energy.low * price_.energy;
+    out.money.best += out.energy.best * price_.energy;
+    out.money.high += out.energy.high * price_.energy;
   }
 }
 

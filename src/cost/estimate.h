@@ -10,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/unit_text.h"
 #include "cost/calibration.h"
 #include "cost/kernel_time.h"
 #include "cost/placement.h"
@@ -111,6 +112,7 @@ class Estimator {
   struct Price {
     PriceBasis basis = PriceBasis::kNone;
     Interval<DollarsPerSecond> rate;
+    DollarsPerJoule energy;  // what an owner pays for it, with the building's overhead
   };
   [[nodiscard]] static Price price_of(const machine::Machine& machine);
   [[nodiscard]] WorkingSet working_set(const model::Graph& graph, double weight_bytes_per_value) const;

@@ -439,7 +439,7 @@ TEST(Estimate, MoneyIsTheRangeOfPricesTimesTime) {
   m.chip().prices.push_back({.kind = "list", .purchase_low = Dollars{20000}, .purchase_high = Dollars{30000}});
   const Estimate owned = ideal(m, g);
   EXPECT_EQ(owned.price_basis, PriceBasis::kPurchase);
-  const double years = 5 * 365.25 * 86400;
+  const double years = 5 * 365.0 * 86400;
   EXPECT_NEAR(owned.money.low.value(), owned.time.low.value() * 20000 / years + owned.energy.low.value() * 1.2 * 0.08 / 3.6e6,
               1e-15);
 

@@ -9,6 +9,8 @@
 #include <iterator>
 #include <limits>
 
+#include "cost/ownership.h"
+
 namespace rooftree::cost {
 namespace {
 
@@ -37,11 +39,6 @@ constexpr double kCostPerMm2 = 0.37;
 constexpr double kCostPerGb = 4;
 constexpr double kCostPerTbPerS = 750;
 constexpr double kCostRest = 200;
-
-// Conventions of the catalogue, as for owned chips in estimate.cc.
-constexpr double kServiceSeconds = 5 * 365.25 * 86400;
-constexpr double kPue = 1.2;
-constexpr double kDollarsPerJoule = 0.08 / 3.6e6;
 
 constexpr std::array<std::string_view, kChipPropertyCount> kPropertyNames = {
     "memory.capacity", "memory.bandwidth", "compute", "on_chip.capacity", "on_chip.bandwidth", "host_link"};
@@ -246,8 +243,8 @@ Result<Exploration> explore(const model::Model& model, const model::Phase& phase
       point.time_per_token = estimate.time.best / tokens;
       point.tokens_per_second = estimate.tokens_per_second;
       point.energy_per_token = estimate.energy.best / tokens;
-      point.cost_per_token = Dollars{point.time_per_token.value() * point.proxy.cost_usd / kServiceSeconds +
-                                     point.energy_per_token.value() * kPue * kDollarsPerJoule};
+      point.cost_per_token = Dollars{point.proxy.cost_usd} * (point.time_per_token / ownership().service) +
+                             point.energy_per_token * ownership().energy;
       out.points.push_back(point);
     }
   }
