@@ -71,7 +71,9 @@ Result<std::vector<MemoryStandard>> memory_standards(const Catalog& catalog) {
   Reader in(entries, "memory_standards");
   std::vector<MemoryStandard> out;
   for (const ConventionEntry& entry : entries) {
-    MemoryStandard standard{entry.id, entry.name, {}, {}, {}, {}, {}, {}};
+    MemoryStandard standard;
+    standard.id = entry.id;
+    standard.name = entry.name;
     const auto range = [&](std::string_view fact, BytesPerSecond& low, BytesPerSecond& high) {
       const bool single = entry.find(fact) != nullptr;
       const auto lower = in.get(entry.id, single ? std::string(fact) : fmt::format("{}_low", fact), parse_bandwidth);
@@ -84,6 +86,7 @@ Result<std::vector<MemoryStandard>> memory_standards(const Catalog& catalog) {
     if (const Fact* capacity = entry.find("stack_capacity_max")) {
       standard.stack_capacity_max = in.read(*capacity, entry.id, parse_bytes).value;
     }
+    if (const Fact* capacities = entry.find("stack_capacities")) standard.stack_capacities = capacities->value;
     out.push_back(std::move(standard));
   }
   if (!in.status()) return in.status().error();

@@ -34,8 +34,9 @@ struct MemoryStandard {
   std::string id, name;
   BytesPerSecond pin_rate_low, pin_rate_high;
   BytesPerSecond stack_low, stack_high;
-  Bytes stack_capacity_max;  // zero = not given
-  Provenance provenance;     // of the stack's bandwidth
+  Bytes stack_capacity_max;      // zero = not given
+  std::string stack_capacities;  // of products, as written: "36 GB, 48 GB"; empty = not given
+  Provenance provenance;         // of the stack's bandwidth
 };
 Result<std::vector<MemoryStandard>> memory_standards(const Catalog& catalog);
 

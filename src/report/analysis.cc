@@ -94,6 +94,7 @@ Result<Analysis> analyze(const model::Model& model, const machine::Machine& mach
   const cost::Estimator estimator(machine, calibration, plan);
   a.estimate = estimator.estimate(graph);
   describe(graph, estimator.explain(graph, a.estimate), a);
+  a.block_weights = block_weights(graph, machine, estimator.types());
   if (model.max_context > 0 && phase.past + phase.tokens > model.max_context) {
     a.notes.push_back(fmt::format("{} positions are more than the {} that {} was made for.", phase.past + phase.tokens,
                                   model.max_context, model.name));
@@ -104,6 +105,57 @@ Result<Analysis> analyze(const model::Model& model, const machine::Machine& mach
     ROOFTREE_TRY(a.crossing, ridge_crossing(model, phase, estimator));
   }
   return a;
+}
+
+std::optional<BlockWeights> block_weights(const model::Graph& graph, const machine::Machine& machine,
+                                          const cost::ResolvedTypes& types) {
+  std::vector<double> values(graph.blocks.size());
+  for (const model::Value& value : graph.values) {
+    if (value.role == model::Role::kWeight && value.block >= 0)
+      values[static_cast<std::size_t>(value.block)] += value.shape.count();
+  }
+  std::optional<std::size_t> largest;
+  const auto all = [&](std::size_t i) { return values[i] * static_cast<double>(graph.blocks[i].repeat); };
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    if (graph.blocks[i].repeat > 1 && values[i] > 0 && (!largest || all(i) > all(*largest))) largest = i;
+  }
+  if (!largest) return std::nullopt;
+  const model::Block& block = graph.blocks[*largest];
+  double experts = 0;  // of these values; they may have a type of their own
+  for (const model::Node& node : block.nodes) {
+    const auto* op = std::get_if<model::GroupedMatMul>(&node.op);
+    if (op != nullptr && node.pass == model::Pass::kForward) experts += static_cast<double>(op->experts * op->n * op->k);
+  }
+  experts = std::min(experts, values[*largest]);
+  BlockWeights out;
+  out.block = block.name;
+  out.repeat = static_cast<double>(block.repeat);
+  out.values = values[*largest];
+  out.bytes = Bytes{(out.values - experts) * types.weight_bytes + experts * types.expert_weight_bytes};
+  const auto add = [&out](std::string level, BytesPerSecond bandwidth) {
+    if (bandwidth > BytesPerSecond{}) out.from.push_back({std::move(level), out.bytes / bandwidth});
+  };
+  const machine::Chip& chip = machine.chip();
+  const machine::Host host = machine.host_per_chip();
+  add(chip.main_memory().name, chip.main_memory().bandwidth);
+  // A copy from host memory crosses both; without a link the chip has no host memory behind its own.
+  if (chip.host_link_per_direction > BytesPerSecond{}) {
+    add("host memory", host.memory_bandwidth > BytesPerSecond{} ? std::min(chip.host_link_per_direction, host.memory_bandwidth)
+                                                                : chip.host_link_per_direction);
+  }
+  add("disk", host.disk_read);
+  return out;
+}
+
+std::optional<double> chips_to_hold(const cost::MemoryByRole& memory) {
+  const Bytes usable = memory.capacity - memory.reserve;
+  if (!(usable > Bytes{})) return std::nullopt;
+  return std::max(1.0, std::ceil(memory.total / usable));
+}
+
+std::optional<double> compute_allowed(const cost::Estimate& e) {
+  if (!(e.intensity > FlopPerByte{}) || !(e.ridge > FlopPerByte{})) return std::nullopt;
+  return std::min(1.0, e.intensity / e.ridge);
 }
 
 std::string gain_text(double time_ratio) {

@@ -38,6 +38,20 @@ struct RidgeCrossing {
   std::optional<std::int64_t> largest_fitting;  // in main memory, up to `searched`; nothing = not even one sequence
 };
 
+// The weights of one instance of a repeated block (one decoder layer), and what loading them takes at the full bandwidth of
+// each memory from the chip's main one outwards.
+struct BlockWeights {
+  std::string block;  // "layer"; of several repeated blocks the one that holds most
+  double repeat = 0;
+  double values = 0;
+  Bytes bytes;
+  struct From {
+    std::string level;  // "HBM3", "host memory", "disk"; levels without a known bandwidth are left out
+    Seconds time;
+  };
+  std::vector<From> from;
+};
+
 struct Analysis {
   std::string model_id, model_name;
   double parameters = 0;        // of the graph; 0 = not counted
@@ -49,6 +63,7 @@ struct Analysis {
   std::vector<OperatorRow> operators;            // in graph order
   std::vector<cost::Sensitivity> sensitivities;  // best gain first; empty if not asked for
   std::optional<RidgeCrossing> crossing;         // decode only
+  std::optional<BlockWeights> block_weights;     // nothing where no block repeats
   std::vector<std::string> notes;
 };
 
@@ -69,6 +84,17 @@ void describe(const model::Graph& graph, std::vector<std::string> facts, Analysi
 // Fills best_move of every operator: narrower types and 10 % more of each roof are tried on complete estimates of the same
 // graph. The batch is left out, since it helps every weight alike and the ranking of the whole plan has it.
 void add_operator_moves(const model::Graph& graph, const cost::CalibrationTable& calibration, Analysis& analysis);
+
+// Nothing where no block with weights repeats.
+[[nodiscard]] std::optional<BlockWeights> block_weights(const model::Graph& graph, const machine::Machine& machine,
+                                                        const cost::ResolvedTypes& types);
+
+// Chips whose main memory together holds the working set, each with its reserve; nothing where a chip states no memory.
+[[nodiscard]] std::optional<double> chips_to_hold(const cost::MemoryByRole& memory);
+
+// Share of the arithmetic that the intensity allows: intensity over ridge, at most 1; nothing where nothing comes from main
+// memory.
+[[nodiscard]] std::optional<double> compute_allowed(const cost::Estimate& e);
 
 // How much faster a change makes it: "2.9x faster", "8.9 % faster", "no faster", "12 % slower".
 [[nodiscard]] std::string gain_text(double time_ratio);

@@ -147,6 +147,18 @@ std::string what_limits(const Analysis& a) {
   return {};
 }
 
+// "One layer of 80 has 855.7 M weights in 1.594 GiB; at full bandwidth they take 839 us from HBM2e, 54.3 ms from host memory."
+std::string block_weights_text(const BlockWeights& b) {
+  const bool billions = b.values >= 1e9;
+  std::string text = fmt::format("One {} of {} has {} {} weights in {}", b.block, count(b.repeat),
+                                 number(b.values / (billions ? 1e9 : 1e6), 4), billions ? "B" : "M", to_text(b.bytes));
+  for (std::size_t i = 0; i < b.from.size(); ++i) {
+    text +=
+        fmt::format("{}{} from {}", i == 0 ? "; at full bandwidth they take " : ", ", to_text(b.from[i].time), b.from[i].level);
+  }
+  return text + ".";
+}
+
 // A row per role that takes memory, with its share of the total as a bar.
 std::string memory_text(const Analysis& a, const Terminal& terminal) {
   const cost::MemoryByRole& memory = a.estimate.memory;
@@ -187,7 +199,8 @@ std::string memory_text(const Analysis& a, const Terminal& terminal) {
   return table.render(terminal.width, terminal.colour) +
          wrap(fmt::format("{}{} of {} {}: {}.", to_text(memory.total), memory.reserve.value() > 0 ? " and the reserve" : "",
                           to_text(memory.capacity), a.machine.chip().main_memory().name, fit_text(memory)),
-              terminal.width);
+              terminal.width) +
+         (a.block_weights ? wrap(block_weights_text(*a.block_weights), terminal.width) : std::string());
 }
 
 std::string totals_text(const Analysis& a, const Terminal& terminal) {
@@ -544,6 +557,7 @@ std::string sweep_text(const Sweep& sweep, const Terminal& terminal) {
                {"90 % interval", "", Align::kRight, 4},
                {"intensity", "FLOP/byte", Align::kRight, 2},
                {"bound", "", Align::kLeft},
+               {"compute", "allowed", Align::kRight, 2},
                {"compute", "used", Align::kRight, 1},
                {"DRAM", "used", Align::kRight, 1},
                {"memory", "GiB", Align::kRight, 1},
@@ -555,14 +569,15 @@ std::string sweep_text(const Sweep& sweep, const Terminal& terminal) {
     const cost::Estimate& e = p.analysis.estimate;
     const auto joules = joules_per_token(e);
     const auto usd = dollars_per_token(e);
+    const auto allowed = compute_allowed(e);
     const bool past_ridge = sweep.crossing && sweep.crossing->batch && p.analysis.phase.batch >= *sweep.crossing->batch;
     if (past_ridge && !crossed && &p != &sweep.points.front())
       table.add_heading(fmt::format("-- ridge at batch {} --", *sweep.crossing->batch));
     crossed = crossed || past_ridge;
     table.add_row({p.value, number(e.time.best.value() / time.factor), number(e.tokens_per_second),
                    fmt::format("{} - {}", number(e.tokens / e.time.high.value()), number(e.tokens / e.time.low.value())),
-                   number(e.intensity.value()), std::string(cost::name(e.bound)), percent(e.utilisation_compute),
-                   percent(e.utilisation_dram), number(e.memory.total.value() / 1073741824.0),
+                   number(e.intensity.value()), std::string(cost::name(e.bound)), allowed ? percent(*allowed) : "-",
+                   percent(e.utilisation_compute), percent(e.utilisation_dram), number(e.memory.total.value() / 1073741824.0),
                    joules ? number(*joules * 1e3) : "-", usd ? dollars(*usd * 1e6) : "-", e.memory.fits ? "yes" : "no"},
                   e.memory.fits ? Style::kPlain : Style::kDim);
   }

@@ -84,6 +84,7 @@ Json summary(const Analysis& a) {
   out["tokens_per_s_interval"] = Json::array({finite(e.tokens / e.time.high.value()), finite(e.tokens / e.time.low.value())});
   out["memory_bytes"] = memory_bytes(e.memory);
   out["fits"] = e.memory.fits;
+  out["chips_to_hold"] = optional_number(chips_to_hold(e.memory));
   out["memory_spare_bytes"] = finite(e.memory.headroom().value());
   out["energy_j"] = e.has_energy ? finite(e.energy.best.value()) : Json(nullptr);
   out["energy_interval_j"] =
@@ -95,6 +96,7 @@ Json summary(const Analysis& a) {
   out["energy_j_per_million_tokens"] = per_million(joules_per_token(e));
   out["cost_usd_per_million_tokens"] = per_million(dollars_per_token(e));
   out["utilization"] = {{"compute", finite(e.utilisation_compute)},
+                        {"compute_allowed", optional_number(compute_allowed(e))},
                         {"dram", finite(e.utilisation_dram)},
                         {"host_link", finite(e.utilisation_host_link)},
                         {"on_chip", optional_number(utilisation_on_chip(a))}};
@@ -137,6 +139,15 @@ Json estimate_json(const Analysis& a) {
   }
   out["sensitivities"] = std::move(sensitivities);
   out["placement"] = placement(a);
+  if (a.block_weights) {
+    Json times = Json::object();
+    for (const BlockWeights::From& from : a.block_weights->from) times[from.level] = finite(from.time.value());
+    out["block_weights"] = {{"block", a.block_weights->block},
+                            {"count", finite(a.block_weights->repeat)},
+                            {"parameters", finite(a.block_weights->values)},
+                            {"bytes", finite(a.block_weights->bytes.value())},
+                            {"load_time_s", std::move(times)}};
+  }
   Json operators = Json::array();
   for (const OperatorRow& row : a.operators) {
     operators.push_back({{"name", row.name},

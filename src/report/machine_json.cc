@@ -1,5 +1,7 @@
 #include "report/machine_json.h"
 
+#include <fmt/format.h>
+
 #include "base/json.h"
 #include "machine/catalog_format.h"
 
@@ -44,6 +46,16 @@ Json line_json(const MachineLine& line) {
   add("headline_flop_per_s", line.rate.value());
   add("ridge_flop_per_byte", line.ridge.value());
   add("power_w", line.power.value());
+  if (line.power > Watts{}) {
+    Json per_watt = Json::object();
+    for (int i = 0; i < kArithmeticCount; ++i) {
+      const auto a = static_cast<Arithmetic>(i);
+      const FlopPerSecond rate = rate_of(line, a);
+      if (rate > FlopPerSecond{}) per_watt[fmt::format("{}_flop_per_j", rooftree::name(a))] = (rate / line.power).value();
+    }
+    per_watt["bandwidth_bytes_per_j"] = (line.bandwidth / line.power).value();
+    out["per_watt"] = std::move(per_watt);
+  }
   return out;
 }
 

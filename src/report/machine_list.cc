@@ -128,4 +128,80 @@ std::string machine_list_text(const std::vector<MachineLine>& lines, const Termi
   return out;
 }
 
+FlopPerSecond rate_of(const MachineLine& line, Arithmetic arithmetic) {
+  return product_rate(line.machine.chip(), arithmetic) * line.chips;
+}
+
+std::string per_watt_text(const std::vector<MachineLine>& lines, bool against_first, const Terminal& terminal) {
+  // Types worth a column, the most used ones last to be dropped.
+  struct Type {
+    Arithmetic arithmetic;
+    int priority;
+  };
+  std::vector<Type> types;
+  for (const Type type :
+       {Type{Arithmetic::kFp64, 5}, Type{Arithmetic::kFp32, 4}, Type{Arithmetic::kBf16, 0}, Type{Arithmetic::kFp16, 3},
+        Type{Arithmetic::kFp8, 1}, Type{Arithmetic::kInt8, 2}, Type{Arithmetic::kFp4, 1}}) {
+    const bool used = std::any_of(lines.begin(), lines.end(),
+                                  [&](const MachineLine& line) { return rate_of(line, type.arithmetic) > FlopPerSecond{}; });
+    if (used) types.push_back(type);
+  }
+  std::vector<Column> columns{
+      {"machine", "", Align::kLeft, 0, 12}, {"chips", "", Align::kRight, 6}, {"power", "", Align::kRight}};
+  for (const Type& type : types) {
+    columns.push_back({std::string(rooftree::name(type.arithmetic)), "GFLOP/s/W", Align::kRight, type.priority});
+  }
+  columns.push_back({"bandwidth", "GB/s/W", Align::kRight, 0});
+  columns.push_back({"memory", "GiB/W", Align::kRight, 1});
+  Table table(columns);
+  const auto per_watt = [](double quantity, double unit, Watts power) {
+    return quantity > 0 && power > Watts{} ? number(quantity / unit / power.value()) : std::string("-");
+  };
+  for (const MachineLine& line : lines) {
+    std::vector<std::string> row{line.machine.id, fmt::format("{:.0f}", line.chips), known(line.power)};
+    for (const Type& type : types) row.push_back(per_watt(rate_of(line, type.arithmetic).value(), 1e9, line.power));
+    row.push_back(per_watt(line.bandwidth.value(), 1e9, line.power));
+    row.push_back(per_watt(line.memory.value(), 1024.0 * 1024 * 1024, line.power));
+    table.add_row(std::move(row));
+  }
+  std::string out = table.render(terminal.width, terminal.colour) + "\n";
+  if (against_first && lines.size() > 1 && lines.front().power > Watts{}) {
+    const MachineLine& first = lines.front();
+    const auto fastest = [&types](const MachineLine& line) {
+      return std::max_element(
+                 types.begin(), types.end(),
+                 [&line](const Type& a, const Type& b) { return rate_of(line, a.arithmetic) < rate_of(line, b.arithmetic); })
+          ->arithmetic;
+    };
+    for (std::size_t i = 1; i < lines.size(); ++i) {
+      const MachineLine& line = lines[i];
+      if (!(line.power > Watts{})) continue;
+      const double watts = line.power / first.power;
+      std::vector<std::string> parts;
+      const auto add = [&](std::string_view what, double quantity, double of_first) {
+        if (quantity > 0 && of_first > 0) parts.push_back(fmt::format("{} {:.2f}x", what, quantity / of_first / watts));
+      };
+      for (const Type& type : types) {
+        add(rooftree::name(type.arithmetic), rate_of(line, type.arithmetic).value(), rate_of(first, type.arithmetic).value());
+      }
+      if (types.empty()) continue;
+      const Arithmetic best = fastest(line);
+      const Arithmetic best_of_first = fastest(first);
+      if (best != best_of_first) {
+        add(fmt::format("{} over {}", rooftree::name(best), rooftree::name(best_of_first)), rate_of(line, best).value(),
+            rate_of(first, best_of_first).value());
+      }
+      add("bandwidth", line.bandwidth.value(), first.bandwidth.value());
+      add("memory", line.memory.value(), first.memory.value());
+      out += wrap(fmt::format("{} against {}, per watt: {}.", line.machine.id, first.machine.id, fmt::join(parts, ", ")),
+                  terminal.width, 0, 2);
+    }
+  }
+  out += wrap(
+      "Dense rates of all chips and their main memory over the power of the whole: the system's own figure with its "
+      "overheads, else the sum of its chips.",
+      terminal.width);
+  return out;
+}
+
 }  // namespace rooftree::report

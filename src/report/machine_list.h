@@ -48,6 +48,12 @@ Result<std::vector<MachineLine>> select_machines(const machine::Catalog& catalog
 // equal ones keep their order. Fails on another key.
 Status sort_machines(std::vector<MachineLine>& lines, const std::string& key);
 
+// Dense products of all chips; zero = the chip has none of this type.
+[[nodiscard]] FlopPerSecond rate_of(const MachineLine& line, Arithmetic arithmetic);
+
 [[nodiscard]] std::string machine_list_text(const std::vector<MachineLine>& lines, const Terminal& terminal);
+// The same machines per watt of the whole: dense rates by type, bandwidth and capacity of main memory. With `against_first`
+// each one is also set in proportion to the first, type by type and by the fastest type that each has.
+[[nodiscard]] std::string per_watt_text(const std::vector<MachineLine>& lines, bool against_first, const Terminal& terminal);
 
 }  // namespace rooftree::report

@@ -10,6 +10,7 @@
 #include "report/machine_json.h"
 #include "report/machine_list.h"
 #include "report/machine_text.h"
+#include "report/standards.h"
 
 namespace rooftree::report {
 namespace {
@@ -130,6 +131,59 @@ TEST(MachineText, SaysWhatIsMissing) {
   const std::string text = machine_text(machine, Terminal{});
   EXPECT_NE(text.find("Not enough is known to analyse it"), std::string::npos) << text;
   EXPECT_NE(text.find("bandwidth unknown"), std::string::npos) << text;
+}
+
+TEST(PerWatt, SetsEachMachineInProportionToTheFirst) {
+  Machine first = hand_made_machine();  // 400 W: 250 GFLOP/s, 500 Gop/s and 2.5 GB/s per watt
+  first.chip().arithmetic[static_cast<std::size_t>(Arithmetic::kFp16)] = {};
+  first.chip().arithmetic[static_cast<std::size_t>(Arithmetic::kFp32)] = {};
+  Machine second = first;
+  second.id = "other";
+  second.chip().power_max = Watts{200};
+  second.chip().arithmetic[static_cast<std::size_t>(Arithmetic::kFp4)].matrix = FlopPerSecond{400e12};
+  second.chip().ladder.back().bandwidth = BytesPerSecond{0.25e12};
+  const std::vector<MachineLine> lines{machine_line(first), machine_line(second)};
+  const std::string text = per_watt_text(lines, true, Terminal{200});
+  EXPECT_NE(text.find("other against hand-made, per watt: bf16 2.00x, int8 2.00x, fp4 over int8 4.00x, bandwidth 0.50x, memory "
+                      "2.00x.\n"),
+            std::string::npos)
+      << text;
+  EXPECT_NE(text.find("hand-made  "), std::string::npos);
+  EXPECT_EQ(per_watt_text(lines, false, Terminal{200}).find("against"), std::string::npos);
+
+  // Without a known power there is nothing to divide by.
+  Machine dark = first;
+  dark.chip().power_max = {};
+  const std::string unknown = per_watt_text({machine_line(dark), machine_line(second)}, true, Terminal{200});
+  EXPECT_EQ(unknown.find("against"), std::string::npos) << unknown;
+  EXPECT_EQ(unknown.find("inf"), std::string::npos) << unknown;
+  const Json list = Json::parse(machine_list_json_text({lines[0], machine_line(dark)}));
+  EXPECT_EQ(list[0]["per_watt"]["bf16_flop_per_j"], 250e9);
+  EXPECT_EQ(list[0]["per_watt"]["bandwidth_bytes_per_j"], 2.5e9);
+  EXPECT_FALSE(list[1].contains("per_watt"));
+}
+
+TEST(Standards, ShowEveryStandardWithItsSource) {
+  const Result<Standards> all = standards(Catalog::builtin());
+  ASSERT_TRUE(all.has_value()) << all.error().message;
+  const Json json = Json::parse(standards_json_text(*all));
+  for (const char* section : {"memory", "latencies"}) {
+    EXPECT_GE(json[section].size(), 5u);
+    for (const Json& entry : json[section]) EXPECT_FALSE(entry["source"].get<std::string>().empty()) << entry["id"];
+  }
+  for (const Json& entry : json["memory"]) {
+    if (entry["id"] != "hbm4") continue;
+    EXPECT_EQ(entry["stack_bytes_per_s_low"], 2048e9);
+    EXPECT_EQ(entry["pin_bits_per_s_high"], 8e9);
+    // A stack of HBM4 has 2048 data pins.
+    EXPECT_EQ(entry["stack_bytes_per_s_low"].get<double>() * 8 / entry["pin_bits_per_s_low"].get<double>(), 2048);
+  }
+  EXPECT_NEAR(json["cost"]["energy_price_usd_per_j"]["value"].get<double>(), 0.08 / 3.6e6, 1e-15);
+  for (const int width : {80, 100, 200}) {
+    std::istringstream in(standards_text(*all, Terminal{width}));
+    for (std::string line; std::getline(in, line) && line.rfind("Sources", 0) != 0;)
+      EXPECT_LE(display_width(line), width) << line;
+  }
 }
 
 TEST(MachineJson, UnknownIsNullAndBadBytesAreReplaced) {

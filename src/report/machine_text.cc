@@ -9,6 +9,7 @@
 
 #include "machine/catalog.h"
 #include "report/machine_list.h"
+#include "report/source_list.h"
 #include "report/table.h"
 
 namespace rooftree::report {
@@ -129,39 +130,27 @@ std::string groups_text(const Machine& machine, const Terminal& terminal) {
 class Values {
  public:
   void add(std::string path, std::string value, const Provenance& provenance) {
-    std::string certainty(name(provenance.certainty));
-    if (provenance.doubtful) certainty += "?";
     const bool weak =
         provenance.doubtful || provenance.certainty == Certainty::kRecalled || provenance.certainty == Certainty::kAssumed;
-    table_.add_row({std::move(path), std::move(value), std::move(certainty), number_of(provenance.source), provenance.note},
-                   weak ? Style::kDim : Style::kPlain);
+    table_.add_row(
+        {std::move(path), std::move(value), certainty_text(provenance), sources_.number_of(provenance.source), provenance.note},
+        weak ? Style::kDim : Style::kPlain);
   }
 
   [[nodiscard]] std::string text(const Terminal& terminal) const {
     if (table_.empty()) return {};
-    std::string out = "\n" + table_.render(terminal.width, terminal.colour);
-    out += "\n" +
-           wrap("Sources ('?' = doubtful; link values count one direction; --set PATH=VALUE changes a value)", terminal.width);
-    for (std::size_t i = 0; i < sources_.size(); ++i) {
-      out += wrap(fmt::format("[{}] {}", i + 1, sources_[i]), terminal.width, 2, 6);
-    }
-    return out;
+    return "\n" + table_.render(terminal.width, terminal.colour) + "\n" +
+           sources_.text("Sources ('?' = doubtful; link values count one direction; --set PATH=VALUE changes a value)",
+                         terminal);
   }
 
  private:
-  std::string number_of(const std::string& source) {
-    if (source.empty()) return "";
-    auto it = std::find(sources_.begin(), sources_.end(), source);
-    if (it == sources_.end()) it = sources_.insert(sources_.end(), source);
-    return fmt::format("[{}]", it - sources_.begin() + 1);
-  }
-
   Table table_{{{"value of", "", Align::kLeft, 0, 18},
                 {"", "", Align::kLeft, 0, 14},
                 {"certainty", "", Align::kLeft, 0, 0},
                 {"source", "", Align::kRight, 0, 0},
                 {"note", "", Align::kLeft, 1, 16}}};
-  std::vector<std::string> sources_;
+  SourceList sources_;
 };
 
 void add_prices(Values& values, const std::string& of, const std::vector<Price>& prices) {

@@ -442,6 +442,79 @@ TEST(Analyze, RealModelOnAMadeUpChip) {
   EXPECT_TRUE(parsed(estimate_json_text({*a})).contains("operators"));
 }
 
+TEST(Analyze, WeightsOfOneLayerAndWhatLoadingThemTakes) {
+  const auto model = model::ModelCatalog::builtin().find("llama-2-7b");
+  ASSERT_TRUE(model.has_value());
+  machine::Machine machine = machine::machine_of(hand_made_machine().chip(), {.disk_read = BytesPerSecond{5e9}});
+  machine.chip().host_link_per_direction = BytesPerSecond{20e9};
+  const AnalyzeOptions brief{false, false, false};
+  const auto& calibration = cost::CalibrationTable::builtin();
+  cost::Plan plan;
+  const auto a = analyze(*model, machine, model::Phase::decode(1, 128), plan, calibration, brief);
+  ASSERT_TRUE(a.has_value() && a->block_weights.has_value());
+  const BlockWeights& b = *a->block_weights;
+  // Four projections of 4096 x 4096, three of 4096 x 11008, two norms.
+  EXPECT_EQ(b.repeat, 32);
+  EXPECT_EQ(b.values, 4.0 * 4096 * 4096 + 3.0 * 4096 * 11008 + 2 * 4096);
+  EXPECT_EQ(b.bytes.value(), b.values * 2);
+  ASSERT_FALSE(b.from.empty());
+  EXPECT_EQ(b.from.front().level, "HBM");
+  EXPECT_DOUBLE_EQ(b.from.front().time.value(), b.bytes.value() / 1e12);
+  EXPECT_EQ(b.from.back().level, "disk");
+  EXPECT_DOUBLE_EQ(b.from.back().time.value(), b.bytes.value() / 5e9);
+  EXPECT_NE(analysis_text(*a, Terminal{}).find("One layer of 32 has 202.4 M weights in 386 MiB; at full bandwidth"),
+            std::string::npos);
+  const Json json = estimate_json(*a);
+  EXPECT_EQ(json["block_weights"]["bytes"], b.bytes.value());
+  EXPECT_EQ(json["block_weights"]["load_time_s"]["HBM"], b.from.front().time.value());
+  EXPECT_LE(b.values * b.repeat, a->parameters);
+
+  plan.set_type(model::Role::kWeight, DType::kQ4_0);
+  const auto narrow = analyze(*model, machine, model::Phase::decode(1, 128), plan, calibration, brief);
+  ASSERT_TRUE(narrow.has_value() && narrow->block_weights.has_value());
+  EXPECT_DOUBLE_EQ(narrow->block_weights->bytes.value(), b.values * 4.5 / 8);
+}
+
+TEST(Analyze, ExpertsCountInTheirOwnType) {
+  const auto model = model::ModelCatalog::builtin().find("mixtral-8x7b");
+  ASSERT_TRUE(model.has_value());
+  cost::Plan plan;
+  const AnalyzeOptions brief{false, false, false};
+  const auto bytes = [&] {
+    const auto a =
+        analyze(*model, hand_made_machine(), model::Phase::decode(1, 128), plan, cost::CalibrationTable::builtin(), brief);
+    EXPECT_TRUE(a.has_value() && a->block_weights.has_value());
+    return a->block_weights->bytes.value();
+  };
+  const double wide = bytes();
+  plan.expert_weights = DType::kInt8;
+  const double experts = 8.0 * 3 * 4096 * 14336;
+  // int8 carries its scales, so the difference is a little less than a byte per value.
+  EXPECT_NEAR(wide - bytes(), experts * (2 - info(DType::kInt8).bits_per_value / 8), 1.0);
+}
+
+TEST(Analyze, ChipsToHoldAndWhatTheIntensityAllows) {
+  cost::MemoryByRole memory;
+  memory.capacity = Bytes{100};
+  memory.reserve = Bytes{20};
+  memory.total = Bytes{80};
+  EXPECT_EQ(chips_to_hold(memory), std::optional<double>{1});
+  memory.total = Bytes{81};
+  EXPECT_EQ(chips_to_hold(memory), std::optional<double>{2});
+  memory.total = {};
+  EXPECT_EQ(chips_to_hold(memory), std::optional<double>{1});
+  memory.reserve = memory.capacity;
+  EXPECT_FALSE(chips_to_hold(memory).has_value());
+  cost::Estimate e;
+  e.intensity = FlopPerByte{50};
+  e.ridge = FlopPerByte{200};
+  EXPECT_EQ(compute_allowed(e), std::optional<double>{0.25});
+  e.intensity = FlopPerByte{300};
+  EXPECT_EQ(compute_allowed(e), std::optional<double>{1});
+  e.intensity = {};
+  EXPECT_FALSE(compute_allowed(e).has_value());
+}
+
 TEST(Analyze, LargestFittingBatchIsTheLastThatFits) {
   const auto model = model::ModelCatalog::builtin().find("llama-3.2-1b");
   ASSERT_TRUE(model);
