@@ -46,6 +46,14 @@ BAD = [
     (EXPLORE + ["--x", "compute=2 TFLOP/s..1 TFLOP/s", "--y", "memory.capacity=1 GB..2 GB"], 2, ["--x", "expected"]),
     (EXPLORE + ["--x", "compute=1 TFLOP/s..2 TFLOP/s", "--y", "memory.capacity=8 GB..9 GB", "--budget", "3 apples"], 2, ["--budget", "3 apples"]),
     (EXPLORE + ["--x", "compute=1 TFLOP/s..2 TFLOP/s", "--y", "memory.capacity=1 MB..2 MB"], 1, []),
+    (["machines", "no-such-machine"], 2, ["no-such-machine"]),
+    (["machines", "dgx-h100,no-such-machine"], 2, ["no-such-machine"]),
+    (["machines", "dgx-h100,"], 2, ["expected"]),
+    (["machines", "--kind", "toaster"], 2, ["--kind", "toaster", "gpu"]),
+    (["machines", "--sort", "beauty"], 2, ["--sort", "beauty", "memory"]),
+    (["machines", "--min-memory", "80"], 2, ["--min-memory", "80"]),
+    (["machines", "--set", "chip.power_max=5 W"], 2, ["--set", "NAME"]),
+    (["machines", "--standards", "dgx-h100"], 2, ["--standards", "dgx-h100"]),
     (["explore", "moon", "--model", "llama-3.2-1b", "--x", "a", "--y", "b"], 2, ["moon", "chip"]),
 ]
 
