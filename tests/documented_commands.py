@@ -22,6 +22,14 @@ def blocks(text):
         yield line, match.group(1).split(), match.group(2).splitlines()
 
 
+def inline_commands(text):
+    """`rooftree ...` in running text and tables; capital letters stand for what a reader fills in."""
+    prose = re.sub(r"^```.*?^```", lambda m: "\n" * m.group(0).count("\n"), text, flags=re.M | re.S)
+    for match in re.finditer(r"`(rooftree [^`]+)`", prose):
+        if not re.search(r"\b(FOLDER|FILE|MODEL|MACHINE|NAME)\b|path/", match.group(1)):
+            yield prose.count("\n", 0, match.start()) + 1, match.group(1)
+
+
 def commands(lines):
     current = None
     for line in lines:
@@ -76,33 +84,35 @@ def main():
         run.chmod(0o755)
         environment = dict(os.environ, PATH=f"{folder / 'bin'}:{os.environ['PATH']}", XDG_DATA_HOME=str(folder / "data"),
                            XDG_CACHE_HOME=str(folder / "cache"), COLUMNS="100", NO_COLOR="1")
-        for line, flags, content in blocks(document.read_text(encoding="utf-8")):
-            for command, expected in commands(content):
-                wanted_exit = 0
-                if found := re.search(r"\s*#\s*exit (\d+)\s*$", command):
-                    wanted_exit = int(found.group(1))
-                if re.match(r"(\./test|git|scripts/|cd |sudo|ctest|build/)", command):
-                    skipped += 1  # set-up and tests cannot run inside a test
+        text = document.read_text(encoding="utf-8")
+        found = [(line, flags, command, expected) for line, flags, content in blocks(text) for command, expected in commands(content)]
+        found += [(line, [], command, []) for line, command in inline_commands(text)]
+        for line, flags, command, expected in found:
+            wanted_exit = 0
+            if exit_note := re.search(r"\s*#\s*exit (\d+)\s*$", command):
+                wanted_exit = int(exit_note.group(1))
+            if re.match(r"(\./test|git|scripts/|cd |sudo|ctest|build/)", command):
+                skipped += 1  # set-up and tests cannot run inside a test
+                continue
+            shared = root / ".." / "shared"
+            if "../shared" in command:
+                if not shared.exists():
+                    print(f"{document.name}:{line}: SKIPPED (no validation data beside the checkout): {command}")
+                    skipped += 1
                     continue
-                shared = root / ".." / "shared"
-                if "../shared" in command:
-                    if not shared.exists():
-                        print(f"{document.name}:{line}: SKIPPED (no validation data beside the checkout): {command}")
-                        skipped += 1
-                        continue
-                    command = command.replace("../shared", str(shared.resolve()))
-                done = subprocess.run(["bash", "-c", command], cwd=folder / "work", env=environment, text=True, capture_output=True,
-                                      timeout=300)
-                printed = (done.stdout + done.stderr).splitlines()
-                missing = compare(expected, printed, "measured" in flags)
-                if done.returncode != wanted_exit or missing is not None:
-                    failed += 1
-                    print(f"{document.name}:{line}: FAILED: $ {command}\n  exit code {done.returncode}, expected {wanted_exit}")
-                    if missing is not None:
-                        print(f"  the document shows a line that was not printed:\n    {missing}")
-                    print("  it printed:\n" + "\n".join("    " + text for text in printed[:200]))
-                else:
-                    passed += 1
+                command = command.replace("../shared", str(shared.resolve()))
+            done = subprocess.run(["bash", "-c", command], cwd=folder / "work", env=environment, text=True, capture_output=True,
+                                  timeout=300)
+            printed = (done.stdout + done.stderr).splitlines()
+            missing = compare(expected, printed, "measured" in flags)
+            if done.returncode != wanted_exit or missing is not None:
+                failed += 1
+                print(f"{document.name}:{line}: FAILED: $ {command}\n  exit code {done.returncode}, expected {wanted_exit}")
+                if missing is not None:
+                    print(f"  the document shows a line that was not printed:\n    {missing}")
+                print("  it printed:\n" + "\n".join("    " + text for text in printed[:200]))
+            else:
+                passed += 1
     print(f"{passed} passed, {failed} failed, {skipped} skipped")
     return 1 if failed or not passed else 0
 

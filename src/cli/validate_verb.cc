@@ -14,7 +14,7 @@ namespace {
 
 struct Arguments {
   validate::Options options;
-  std::string data = "../shared/validation/develop";
+  std::string data;
   std::string rows_file;
   std::string calibration;
   bool json = false;
@@ -56,7 +56,7 @@ int run(Arguments& a) {
 void add_validate_verb(CLI::App& app, int& exit_code) {
   auto a = std::make_shared<Arguments>();
   CLI::App* verb = app.add_subcommand("validate", "How far the predictions are from public measurements, per data set");
-  verb->add_option("--data", a->data, "Folder of CSV files named as in the documentation")->capture_default_str();
+  verb->add_option("--data", a->data, "Folder of CSV files named as in docs/validation.md")->required();
   verb->add_option("--only", a->options.only, "Only these files (with or without .csv)");
   verb->add_option("--rows", a->rows_file, "Write every prediction to this CSV file");
   verb->add_option("--calibration", a->calibration, "Folder of calibration files instead of the built-in ones");

@@ -572,6 +572,12 @@ TEST(Svg, DrawsEveryPointInsideTheFrame) {
     EXPECT_LE(std::stod((*it)[2]), 474);
   }
   EXPECT_EQ(count, 5);
+  // Text between the tags has no bare angle bracket ("<0.1 %" must arrive escaped), or no viewer opens the file.
+  Analysis tiny = hand_made_analysis();
+  tiny.operators[4].time = Seconds{1e-9};
+  const std::string text = std::regex_replace(roofline_svg(tiny), std::regex("<[a-z/][^<>]*>"), "");
+  EXPECT_NE(text.find("&lt;0.1"), std::string::npos);
+  EXPECT_EQ(text.find('<'), std::string::npos) << text.substr(text.find('<'), 80);
   Analysis evil = hand_made_analysis();
   evil.model_name = "<script>alert(1)</script>";
   EXPECT_EQ(roofline_svg(evil).find("<script"), std::string::npos);

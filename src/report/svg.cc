@@ -233,7 +233,7 @@ std::string roofline_svg(const Analysis& a, const SvgOptions& options) {
     out += fmt::format(
         "<circle class=\"op {}\" cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"{:.1f}\"><title>{}: {} of the time, bound by "
         "{}</title></circle>\n",
-        class_of(p.bound), x, y, r, escape_html(row.name), percent(p.share), cost::name(p.bound));
+        class_of(p.bound), x, y, r, escape_html(row.name), escape_html(percent(p.share)), cost::name(p.bound));
     if (named[i] || p.share < 0.004) continue;
     std::vector<std::size_t> together;
     std::string text;

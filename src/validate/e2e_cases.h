@@ -2,7 +2,7 @@
 
 // Whole-model measurements as cases of the product: each row becomes a model, a machine, a plan and the phases that were timed,
 // and is predicted by the same Estimator that `analyze` uses. What a row does not say (batch of a micro-step, attention kernel,
-// bits of a mixed file) is settled once per file, here, and listed in docs/design/010-whole-model-calibration.md.
+// bits of a mixed file) is settled once per file, here, and listed in docs/design/005-whole-model-calibration.md.
 
 #include <functional>
 #include <map>
