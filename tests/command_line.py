@@ -53,6 +53,7 @@ BAD = [
     (["machines", "--sort", "beauty"], 2, ["--sort", "beauty", "memory"]),
     (["machines", "--min-memory", "80"], 2, ["--min-memory", "80"]),
     (["machines", "--set", "chip.power_max=5 W"], 2, ["--set", "NAME"]),
+    (["machines", "dgx-h100", "--kind", "gpu"], 2, ["dgx-h100", "--kind", "expected"]),
     (["machines", "--standards", "dgx-h100"], 2, ["--standards", "dgx-h100"]),
     (["explore", "moon", "--model", "llama-3.2-1b", "--x", "a", "--y", "b"], 2, ["moon", "chip"]),
 ]

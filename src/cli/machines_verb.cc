@@ -95,6 +95,15 @@ Status run(const Options& options) {
                options.catalog.empty() ? Catalog::from_environment() : Catalog::from_directory(options.catalog));
   if (options.standards) return show_standards(catalog, options);
   if (options.name.empty()) return list(catalog, options);
+  const report::MachineFilter& filter = options.filter;
+  if (!filter.vendor.empty() || !filter.kind.empty() || !options.min_memory.empty() || filter.only_systems ||
+      filter.only_chips) {
+    return Error{
+        ErrorCode::kInvalid,
+        fmt::format("'{}' beside --vendor, --kind, --min-memory, --system or --chip, which choose from the whole catalogue; "
+                    "expected names or filters",
+                    options.name)};
+  }
   if (options.per_watt || options.name.find(',') != std::string::npos) return compare(catalog, options);
   return show(catalog, options);
 }
