@@ -14,10 +14,10 @@ CheckHandler set_check_handler(CheckHandler handler);
 
 }  // namespace rooftree
 
-#define ROOFTREE_CHECK(condition, message)                                            \
-  do {                                                                                \
-    if (!(condition)) [[unlikely]]                                                    \
-      ::rooftree::check_failed(__FILE__, __LINE__, #condition, message);              \
+#define ROOFTREE_CHECK(condition, message)                               \
+  do {                                                                   \
+    if (!(condition)) [[unlikely]]                                       \
+      ::rooftree::check_failed(__FILE__, __LINE__, #condition, message); \
   } while (false)
 
 #ifdef NDEBUG

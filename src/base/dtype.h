@@ -14,6 +14,8 @@
 namespace rooftree {
 
 enum class DType : std::uint8_t {
+  // One line per family.
+  // clang-format off
   kF64, kF32, kTf32, kF16, kBf16, kBf16Lossless12, kInt32,
   kFp8E4m3, kFp8E5m2, kInt8, kInt4,
   kMxfp8, kMxfp6, kMxfp4, kNvfp4, kMxint8,
@@ -21,6 +23,7 @@ enum class DType : std::uint8_t {
   kQ2K, kQ3K, kQ4K, kQ5K, kQ6K, kIq4Nl, kIq4Xs, kTq1_0, kTq2_0,
   kQ4KS, kQ4KM, kQ5KS, kQ5KM,  // GGUF files that mix types by tensor: average over the file
   kInt4Group32,
+  // clang-format on
   kCount,
 };
 inline constexpr int kDTypeCount = static_cast<int>(DType::kCount);
@@ -30,11 +33,11 @@ inline constexpr int kArithmeticCount = static_cast<int>(Arithmetic::kCount);
 
 struct DTypeInfo {
   DType type;
-  std::string_view name;   // as written on the command line and in files: "q4_0", "bf16", "bf16-12bit"
-  double bits_per_value;   // stored bits, block scales included
-  int block;               // values that share one record; 1 for plain types
-  Arithmetic native;       // the arithmetic of the type itself, for operands that are not widened first
-  std::string_view note;   // block form and source of the bits
+  std::string_view name;  // as written on the command line and in files: "q4_0", "bf16", "bf16-12bit"
+  double bits_per_value;  // stored bits, block scales included
+  int block;              // values that share one record; 1 for plain types
+  Arithmetic native;      // the arithmetic of the type itself, for operands that are not widened first
+  std::string_view note;  // block form and source of the bits
 };
 
 [[nodiscard]] const DTypeInfo& info(DType type);

@@ -31,16 +31,12 @@ Result<Json> parse_json(std::string_view text, std::string_view where, const Jso
   if (text.size() > limits.max_bytes) {
     return Error{ErrorCode::kInvalid, fmt::format("{}: {} bytes; expected at most {}", where, text.size(), limits.max_bytes)};
   }
-  // The callback sees every key and bracket before values are stored, so that depth and duplicates are bounded while parsing.
+  // The callback sees every key before values are stored, so that duplicates are found while parsing.
   std::string problem;
   std::vector<std::set<std::string>> keys;
-  const auto guard = [&](int depth, Json::parse_event_t event, Json& parsed) {
+  const auto guard = [&](int, Json::parse_event_t event, Json& parsed) {
     using Event = Json::parse_event_t;
     if (!problem.empty()) return false;
-    if (depth > limits.max_depth) {
-      problem = fmt::format("nested deeper than {} levels", limits.max_depth);
-      return false;
-    }
     if (event == Event::object_start) keys.emplace_back();
     if (event == Event::object_end && !keys.empty()) keys.pop_back();
     if (event == Event::key && !keys.empty()) {
@@ -102,11 +98,6 @@ Result<std::string> read_file(const std::filesystem::path& path, std::size_t max
     }
   }
   return text;
-}
-
-Result<Json> read_json_file(const std::filesystem::path& path, const JsonLimits& limits) {
-  ROOFTREE_TRY(const std::string text, read_file(path, limits.max_bytes));
-  return parse_json(text, path.string(), limits);
 }
 
 }  // namespace rooftree

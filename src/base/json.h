@@ -20,7 +20,6 @@ struct JsonLimits {
 
 // Parses text; errors name `where`, line and column. Nesting and size are bounded; duplicate keys are refused.
 Result<Json> parse_json(std::string_view text, std::string_view where, const JsonLimits& limits = {});
-Result<Json> read_json_file(const std::filesystem::path& path, const JsonLimits& limits = {});
 
 // Reads a whole file; kEnvironment when it cannot be read, kInvalid when larger than `max_bytes`.
 Result<std::string> read_file(const std::filesystem::path& path, std::size_t max_bytes = std::size_t{64} << 20);

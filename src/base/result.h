@@ -76,8 +76,8 @@ using Status = Result<Ok>;
   auto name = (expression);                              \
   if (!name) return name.error();                        \
   declaration = std::move(name).value()
-#define ROOFTREE_TRY_VOID(expression)                                        \
-  if (auto status_ = (expression); !status_) {                               \
-    return status_.error();                                                  \
-  }                                                                          \
+#define ROOFTREE_TRY_VOID(expression)          \
+  if (auto status_ = (expression); !status_) { \
+    return status_.error();                    \
+  }                                            \
   static_assert(true, "")

@@ -2,8 +2,10 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <cstdlib>
 #include <exception>
 
+#include "base/check.h"
 #include "base/result.h"
 #include "verbs.h"
 
@@ -15,6 +17,13 @@ int report_error(const Error& error) {
 }
 
 namespace {
+
+constexpr int kExitInternal = 70;  // our bug (EX_SOFTWARE of sysexits.h)
+
+void exit_on_failed_check(const char* file, int line, const char* expression, const char* message) {
+  std::fprintf(stderr, "rooftree: internal error: %s:%d: check failed: %s (%s)\n", file, line, expression, message);
+  std::_Exit(kExitInternal);
+}
 
 int run(int argc, char** argv) {
   CLI::App app{"Where is the limit of a machine, where does a model stand under it, and what would move it?", "rooftree"};
@@ -40,10 +49,11 @@ int run(int argc, char** argv) {
 }  // namespace rooftree::cli
 
 int main(int argc, char** argv) {
+  rooftree::set_check_handler(&rooftree::cli::exit_on_failed_check);
   try {
     return rooftree::cli::run(argc, argv);
   } catch (const std::exception& e) {
     fmt::print(stderr, "rooftree: internal error: {}\n", e.what());
-    return 70;
+    return rooftree::cli::kExitInternal;
   }
 }

@@ -27,7 +27,11 @@ enum class Distance : std::uint8_t { kOwn, kFamily, kVendor, kKind, kGeneric };
 // Which attention kernel runs: generations differ by a factor of three on one chip. kEngine is the kernel of today's serving
 // engines (its time includes rope and the cache write); kUnfused is products and a softmax over materialised scores;
 // kTritonEarly is the Triton kernel of 2022-23 (MPT), bound to the matrix instruction of its time.
-enum class AttentionKernel : std::uint8_t { kEngine, kUnfused, kFlash1, kTriton, kFlash2, kFlash3, kCudnn, kTritonEarly, kCount };
+enum class AttentionKernel : std::uint8_t {
+  // clang-format off
+  kEngine, kUnfused, kFlash1, kTriton, kFlash2, kFlash3, kCudnn, kTritonEarly, kCount
+  // clang-format on
+};
 [[nodiscard]] std::string_view name(AttentionKernel kernel);  // "engine", "flash2", …
 
 // How low-precision operands carry their scales: one per tensor (quantised on the fly), or one per block of 128.

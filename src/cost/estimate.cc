@@ -43,7 +43,7 @@ constexpr std::array<ErrorClass, static_cast<std::size_t>(model::OperatorKind::k
 constexpr double kHostLog = 0.4;
 constexpr double kTransferLogHigh = 0.3;
 // Whole models against sums of kernels: real operand values lower the clock by 10 to 12 % against the operator tables that the
-// constants come from (knowledge from the Vidur layer tables: u 0.77 against 0.876), graphs overlap a little.
+// constants come from (in the layer tables of Vidur: u 0.77 against 0.876), graphs overlap a little.
 constexpr double kCompositionLog = 0.10;
 
 // Backward pass of one layer against its forward pass, as launched by the host: 2.2 against 0.67 ms (vTrain, tensor parallel

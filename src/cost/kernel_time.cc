@@ -134,7 +134,8 @@ double alu_rows(double m, const GemmConstants& c) {
 //   w = 0.7 ceil(T / cores) + 0.3 max(1, T / cores),  T = ceil(M/tm) ceil(N/tn) batch s,  k' = K/s rounded up to 64
 //   split cost (s > 1) = 8 s M N / (L2 rate) + 0.7 us   (fp32 partial sums written and read)
 // The feed l is per FLOP: generations that multiply faster are also fed faster (A100 and H100 agree within 6 %).
-// Waves count 0.7 of a full ceiling because persistent kernels and uneven clocks blur them (knowledge of the public fits).
+// Waves count 0.7 of a full ceiling because persistent kernels and uneven clocks blur them (as the public operator tables
+// show).
 double tile_time(Product p, double inverse_rate, double product_rate_inverse, const GemmConstants& c,
                  const ChipCalibration& chip) {
   if (chip.tile_rows <= 1) {

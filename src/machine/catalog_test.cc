@@ -9,19 +9,16 @@
 #include <map>
 #include <string>
 
+#include "base/test_folder.h"
 #include "base/unit_text.h"
 #include "machine/catalog_format.h"
+#include "machine/test_machines.h"
 
 namespace rooftree::machine {
 namespace {
 
-constexpr double kGiB = 1024.0 * 1024.0 * 1024.0;
-
-Machine found(std::string_view id) {
-  Result<Machine> machine = Catalog::builtin().resolve(id);
-  EXPECT_TRUE(machine.has_value()) << (machine ? "" : machine.error().message);
-  return machine ? *machine : Machine{};
-}
+using test::found;
+using test::kGiB;
 
 TEST(Catalog, EveryFileLoads) {
   const Result<Catalog> folder = Catalog::from_directory(std::filesystem::path(ROOFTREE_SOURCE_DIR) / "catalog");
@@ -277,11 +274,11 @@ TEST(Catalog, EveryValueHasASourceAndLinksCountOneDirection) {
 }
 
 TEST(Catalog, ResolvesFilesAndThisMachine) {
-  const std::filesystem::path folder = std::filesystem::path(testing::TempDir()) / "rooftree_catalog_test";
+  const rooftree::test::TestFolder own_folder;
+  const std::filesystem::path& folder = own_folder.path();
   std::filesystem::create_directories(folder / "rooftree");
   setenv("XDG_DATA_HOME", folder.c_str(), 1);
   EXPECT_EQ(this_machine_path(), folder / "rooftree" / "this.json");
-  std::filesystem::remove(this_machine_path());
   const Result<Machine> missing = Catalog::builtin().resolve("this");
   ASSERT_FALSE(missing);
   EXPECT_EQ(missing.error().code, ErrorCode::kEnvironment);

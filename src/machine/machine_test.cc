@@ -5,17 +5,13 @@
 #include "machine/catalog.h"
 #include "machine/catalog_format.h"
 #include "machine/conventions.h"
+#include "machine/test_machines.h"
 
 namespace rooftree::machine {
 namespace {
 
-constexpr double kGiB = 1024.0 * 1024.0 * 1024.0;
-
-Machine found(std::string_view id) {
-  Result<Machine> machine = Catalog::builtin().resolve(id);
-  EXPECT_TRUE(machine.has_value()) << (machine ? "" : machine.error().message);
-  return machine ? *machine : Machine{};
-}
+using test::found;
+using test::kGiB;
 
 TEST(Machine, DojoAgreesWithItself) {
   // 354 nodes x 512 flop x 2 GHz = 362 TFLOP/s; 354 x 1.25 MB = 442.5 MB; 25 = 11.06 GB per tile; 3000 chips = 1.33 TB.

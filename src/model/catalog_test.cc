@@ -6,6 +6,7 @@
 #include <map>
 #include <set>
 
+#include "base/test_folder.h"
 #include "model/model.h"
 
 namespace rooftree::model {
@@ -102,12 +103,7 @@ TEST(Catalog, SuggestsNearIds) {
 
 class CatalogFolder : public testing::Test {
  protected:
-  void SetUp() override {
-    folder_ = std::filesystem::temp_directory_path() / "rooftree_catalog_test";
-    std::filesystem::remove_all(folder_);
-    std::filesystem::create_directories(folder_ / "models");
-  }
-  void TearDown() override { std::filesystem::remove_all(folder_); }
+  void SetUp() override { std::filesystem::create_directories(folder_ / "models"); }
   // The error of a catalogue that holds one small model with `from` replaced by `to`.
   std::string with(const std::string& from, const std::string& to) {
     std::string text = R"({
@@ -123,7 +119,8 @@ class CatalogFolder : public testing::Test {
     const auto catalog = ModelCatalog::from_directory(folder_);
     return catalog ? std::string() : catalog.error().message;
   }
-  std::filesystem::path folder_;
+  const test::TestFolder own_folder_;
+  const std::filesystem::path& folder_ = own_folder_.path();
 };
 
 TEST_F(CatalogFolder, ReadsItsModels) {

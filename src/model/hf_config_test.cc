@@ -5,6 +5,7 @@
 #include <sstream>
 #include <string>
 
+#include "base/test_folder.h"
 #include "model/model.h"
 
 namespace rooftree::model {
@@ -170,8 +171,8 @@ TEST(HfConfig, FallsBackToTheArchitectureName) {
 
 TEST(Resolve, TakesFilesAndFolders) {
   namespace fs = std::filesystem;
-  const fs::path folder = fs::temp_directory_path() / "rooftree_resolve_test";
-  fs::remove_all(folder);
+  const test::TestFolder own_folder;
+  const fs::path& folder = own_folder.path();
   fs::create_directories(folder / "model");
   fs::create_directories(folder / "empty");
   std::ofstream(folder / "model" / "config.json") << corpus("llama");
@@ -187,7 +188,6 @@ TEST(Resolve, TakesFilesAndFolders) {
   EXPECT_TRUE(catalog.resolve("llama-2-7b").has_value());
   // A file of the catalogue's own format.
   EXPECT_TRUE(catalog.resolve(std::string(ROOFTREE_SOURCE_DIR) + "/catalog/models/gpt2.json").has_value());
-  fs::remove_all(folder);
 }
 
 }  // namespace

@@ -18,10 +18,11 @@ constexpr int kChains = 24;
       "v19", "v20", "v21", "v22", "v23", "v30", "v31", "memory", "cc"
 
 // OP(n) is one instruction: accumulator n, operands v30 and v31.
-#define ROOFTREE_REPEAT24(OP)                                                                                                 \
-  OP(0)                                                                                                                       \
-  OP(1) OP(2) OP(3) OP(4) OP(5) OP(6) OP(7) OP(8) OP(9) OP(10) OP(11) OP(12) OP(13) OP(14) OP(15) OP(16) OP(17) OP(18) OP(19) \
-      OP(20) OP(21) OP(22) OP(23)
+// clang-format off
+#define ROOFTREE_REPEAT24(OP)                                                            \
+  OP(0) OP(1) OP(2) OP(3) OP(4) OP(5) OP(6) OP(7) OP(8) OP(9) OP(10) OP(11)              \
+  OP(12) OP(13) OP(14) OP(15) OP(16) OP(17) OP(18) OP(19) OP(20) OP(21) OP(22) OP(23)
+// clang-format on
 #define ROOFTREE_FMLA_2D(n) "fmla v" #n ".2d, v30.2d, v31.2d\n\t"
 #define ROOFTREE_FMLA_4S(n) "fmla v" #n ".4s, v30.4s, v31.4s\n\t"
 // Optional extensions as machine words (Arm Architecture Reference Manual, A64 Advanced SIMD): the two compilers' assemblers do

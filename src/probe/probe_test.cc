@@ -1,7 +1,6 @@
 #include "probe/probe.h"
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <cstdlib>
 #include <filesystem>
@@ -10,6 +9,7 @@
 #include <sstream>
 
 #include "base/json.h"
+#include "base/test_folder.h"
 #include "machine/catalog.h"
 #include "probe/buffer.h"
 #include "probe/disk.h"
@@ -23,21 +23,18 @@ constexpr double kKiB = 1024, kMiB = 1024 * kKiB;
 class InFolder : public testing::Test {
  protected:
   void SetUp() override {
-    std::string name = (std::filesystem::temp_directory_path() / "rooftree-probe-XXXXXX").string();
-    ASSERT_NE(mkdtemp(name.data()), nullptr);
-    folder_ = name;
-    setenv("XDG_CACHE_HOME", name.c_str(), 1);
-    setenv("XDG_DATA_HOME", name.c_str(), 1);
+    setenv("XDG_CACHE_HOME", folder_.c_str(), 1);
+    setenv("XDG_DATA_HOME", folder_.c_str(), 1);
     unsetenv("ROOFTREE_ISA");
     unsetenv("ROOFTREE_THREADS");
   }
-  void TearDown() override { std::filesystem::remove_all(folder_); }
   [[nodiscard]] std::size_t files() const {
     std::size_t count = 0;
     for (const auto& entry : std::filesystem::recursive_directory_iterator(folder_)) count += entry.is_regular_file() ? 1 : 0;
     return count;
   }
-  std::filesystem::path folder_;
+  const test::TestFolder own_folder_;
+  const std::filesystem::path& folder_ = own_folder_.path();
 };
 
 ProbeOptions tiny(int threads) {

@@ -1,7 +1,6 @@
 // JSON, words, SVG and pages of one analysis made by hand.
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -12,6 +11,7 @@
 #include <sstream>
 
 #include "base/json.h"
+#include "base/test_folder.h"
 #include "report/analysis_text.h"
 #include "report/estimate_json.h"
 #include "report/hand_made.h"
@@ -386,8 +386,8 @@ TEST(Page, TitleAndLeadAreTextNotMarkup) {
 TEST(Page, RendersWithoutErrors) {
   const char* chromium = "/usr/bin/chromium";
   if (!std::filesystem::exists(chromium)) GTEST_SKIP() << "no chromium on this machine";
-  const std::filesystem::path folder = std::filesystem::temp_directory_path() / ("rooftree-page-" + std::to_string(::getpid()));
-  std::filesystem::create_directories(folder);
+  const test::TestFolder own_folder;
+  const std::filesystem::path& folder = own_folder.path();
   std::ofstream(folder / "page.html") << hand_made_page("Rendered").html();
   const std::string command =
       std::string("timeout 60 ") + chromium +
@@ -397,7 +397,6 @@ TEST(Page, RendersWithoutErrors) {
   const int status = std::system(command.c_str());
   const std::string dom = read_file(folder / "dom.html").value();
   const std::string log = read_file(folder / "log.txt").value();
-  std::filesystem::remove_all(folder);
   if (status != 0 && dom.empty()) GTEST_SKIP() << "chromium does not start here: " << log.substr(0, 300);
   EXPECT_EQ(log.find("CONSOLE"), std::string::npos) << log;
   EXPECT_NE(dom.find("data-operator=\"1\""), std::string::npos) << "operators are drawn";

@@ -1,5 +1,7 @@
 #include "validate/kernel_case.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 
@@ -57,6 +59,12 @@ const machine::Chip* chip_named(std::string_view text, Context& context) {
   if (!device) return nullptr;
   const machine::Machine* machine = context.machine(device->chip);
   return machine != nullptr ? &machine->chip() : nullptr;
+}
+
+const machine::Chip* chip_named(std::string_view text, Context& context, Outcome& outcome) {
+  const machine::Chip* chip = chip_named(text, context);
+  if (chip == nullptr) outcome.refuse(fmt::format("chip {} is not in the catalogue", text));
+  return chip;
 }
 
 cost::Operands plain_operands(const machine::Chip& chip, Arithmetic arithmetic) {

@@ -55,8 +55,21 @@ class KernelAdapter : public Adapter {
 };
 
 // The chip that a file names in free text ("a100_sxm", "NVIDIA H100 80GB HBM3", "A100-80GB SXM4"); null when the catalogue
-// lacks it.
+// lacks it; the longer form refuses the row then.
 const machine::Chip* chip_named(std::string_view text, Context& context);
+const machine::Chip* chip_named(std::string_view text, Context& context, Outcome& outcome);
+
+// What a dimension of an operator may be at most.
+constexpr std::int64_t kMaxDimension = std::int64_t{1} << 31;
+
+// True when a value of a row could not be read: the row is refused with the message of the first such value.
+template <class... T>
+[[nodiscard]] bool refuse_errors(Outcome& outcome, const Result<T>&... values) {
+  const Error* first = nullptr;
+  ((first == nullptr && !values ? void(first = &values.error()) : void()), ...);
+  if (first != nullptr) outcome.refuse(first->message);
+  return first != nullptr;
+}
 
 // Operands that live in main memory, 16 bits everywhere.
 [[nodiscard]] cost::Operands plain_operands(const machine::Chip& chip, Arithmetic arithmetic);

@@ -16,8 +16,6 @@
 namespace rooftree::validate {
 namespace {
 
-constexpr std::int64_t kMaxDimension = std::int64_t{1} << 31;
-
 struct Precision {
   Arithmetic arithmetic = Arithmetic::kBf16;
   double weight_bytes = 2;
@@ -45,9 +43,7 @@ std::optional<Precision> parse_precision(std::string_view text) {
 
 const machine::Chip* chip_of(const Row& row, Context& context, Outcome& outcome) {
   const machine::Chip* chip = chip_named(row.text("device"), context);
-  if (chip == nullptr) chip = chip_named(row.text("system"), context);
-  if (chip == nullptr) outcome.refuse(fmt::format("chip {} is not in the catalogue", row.text("system")));
-  return chip;
+  return chip != nullptr ? chip : chip_named(row.text("system"), context, outcome);
 }
 
 cost::Operands operands_of(const Precision& p, const machine::Chip& chip) {
@@ -76,13 +72,7 @@ class Gemm final : public KernelAdapter {
     const auto n = row.integer("n", 1, kMaxDimension);
     const auto k = row.integer("k", 1, kMaxDimension);
     const auto time = row.number("time_us");
-    for (const Error* e :
-         {m ? nullptr : &m.error(), n ? nullptr : &n.error(), k ? nullptr : &k.error(), time ? nullptr : &time.error()}) {
-      if (e != nullptr) {
-        outcome.refuse(e->message);
-        return {};
-      }
-    }
+    if (refuse_errors(outcome, m, n, k, time)) return {};
     KernelCase c;
     c.group = fmt::format("{} {} {}", row.text("system"), row.text("framework"), row.text("dtype"));
     c.chip = chip;
@@ -116,14 +106,7 @@ class Attention final : public KernelAdapter {
     const auto kv_heads = row.integer("kv_heads", 1, 1 << 16);
     const auto head_dim = row.integer("head_dim", 1, 1 << 16);
     const auto time = row.number("time_us");
-    for (const Error* e : {batch ? nullptr : &batch.error(), context_tokens ? nullptr : &context_tokens.error(),
-                           heads ? nullptr : &heads.error(), kv_heads ? nullptr : &kv_heads.error(),
-                           head_dim ? nullptr : &head_dim.error(), time ? nullptr : &time.error()}) {
-      if (e != nullptr) {
-        outcome.refuse(e->message);
-        return {};
-      }
-    }
+    if (refuse_errors(outcome, batch, context_tokens, heads, kv_heads, head_dim, time)) return {};
     const std::string_view kv_type = row.text("kv_cache_dtype");
     const std::string_view attention_type = row.text("attn_dtype");
     const bool kv8 = kv_type == "fp8" || kv_type == "int8";
@@ -190,14 +173,7 @@ class Moe final : public KernelAdapter {
     const auto tp = row.integer("moe_tp", 1, 1 << 12);
     const auto ep = row.integer("moe_ep", 1, 1 << 12);
     const auto time = row.number("time_us");
-    for (const Error* e : {tokens ? nullptr : &tokens.error(), hidden ? nullptr : &hidden.error(), ffn ? nullptr : &ffn.error(),
-                           top_k ? nullptr : &top_k.error(), experts ? nullptr : &experts.error(), tp ? nullptr : &tp.error(),
-                           ep ? nullptr : &ep.error(), time ? nullptr : &time.error()}) {
-      if (e != nullptr) {
-        outcome.refuse(e->message);
-        return {};
-      }
-    }
+    if (refuse_errors(outcome, tokens, hidden, ffn, top_k, experts, tp, ep, time)) return {};
     if (*ep > *experts || *top_k > *experts || *tp > *ffn) {
       outcome.refuse("more ranks or choices than experts");
       return {};

@@ -19,16 +19,11 @@ using model::NormKind;
 using model::Operator;
 using model::Softmax;
 
-constexpr std::int64_t kMaxDimension = std::int64_t{1} << 31;
-
 class Vidur final : public KernelAdapter {
  public:
   std::vector<KernelCase> kernels(const Row& row, Context& context, Outcome& outcome) override {
-    const machine::Chip* chip = chip_named(row.text("gpu"), context);
-    if (chip == nullptr) {
-      outcome.refuse(fmt::format("chip {} is not in the catalogue", row.text("gpu")));
-      return {};
-    }
+    const machine::Chip* chip = chip_named(row.text("gpu"), context, outcome);
+    if (chip == nullptr) return {};
     const auto heads = row.integer("n_head", 1, 1 << 14);
     const auto kv_heads = row.integer("n_kv_head", 1, 1 << 14);
     const auto width = row.integer("n_embd", 1, 1 << 20);
@@ -36,14 +31,7 @@ class Vidur final : public KernelAdapter {
     const auto tp = row.integer("tensor_parallel", 1, 1 << 10);
     const auto tokens = row.integer("num_tokens", 1, kMaxDimension);
     const auto gated = row.boolean("gated_mlp");
-    for (const Error* e : {heads ? nullptr : &heads.error(), kv_heads ? nullptr : &kv_heads.error(),
-                           width ? nullptr : &width.error(), ffn ? nullptr : &ffn.error(), tp ? nullptr : &tp.error(),
-                           tokens ? nullptr : &tokens.error(), gated ? nullptr : &gated.error()}) {
-      if (e != nullptr) {
-        outcome.refuse(e->message);
-        return {};
-      }
-    }
+    if (refuse_errors(outcome, heads, kv_heads, width, ffn, tp, tokens, gated)) return {};
     const std::int64_t head_dim = std::max<std::int64_t>(1, *width / *heads);
     const std::int64_t q = std::max<std::int64_t>(1, *heads / *tp) * head_dim;
     const std::int64_t kv = std::max<std::int64_t>(1, *kv_heads / *tp) * head_dim;
@@ -103,9 +91,7 @@ class LlmCompass : public KernelAdapter {
  protected:
   const machine::Chip* device(const Row& row, Context& context, Outcome& outcome) {
     const std::string_view name = row.text("device");
-    if (const machine::Chip* chip = chip_named(name == "TPUv3_core" ? "google-tpu-v3-core" : name, context)) return chip;
-    outcome.refuse(fmt::format("chip {} is not in the catalogue", name));
-    return nullptr;
+    return chip_named(name == "TPUv3_core" ? "google-tpu-v3-core" : name, context, outcome);
   }
 
   KernelCase eager(const Row& row, const machine::Chip& chip, std::string_view what, std::string_view set, const Operator& op,
@@ -133,19 +119,13 @@ class LlmCompassOperators final : public LlmCompass {
     const std::string_view op = row.text("op");
     const auto m = row.integer("m", 1, kMaxDimension);
     const auto time = row.number("latency_us");
-    if (!m || !time) {
-      outcome.refuse(m ? time.error().message : m.error().message);
-      return {};
-    }
+    if (refuse_errors(outcome, m, time)) return {};
     if (op == "gelu") {
       return {eager(row, *chip, op, "stream activation",
                     Elementwise{.rows = 1, .width = *m, .kind = ElementwiseKind::kActivation}, *time)};
     }
     const auto n = row.integer("n", 1, kMaxDimension);
-    if (!n) {
-      outcome.refuse(n.error().message);
-      return {};
-    }
+    if (refuse_errors(outcome, n)) return {};
     if (op == "softmax") return {eager(row, *chip, op, "stream softmax", Softmax{.rows = *m, .width = *n}, *time)};
     if (op == "layernorm") {
       return {eager(row, *chip, op, "stream norm", Norm{.rows = *m, .width = *n, .kind = NormKind::kLayer}, *time)};
@@ -177,14 +157,7 @@ class LlmCompassLayer final : public LlmCompass {
     const auto width = row.integer("d_model", 1, 1 << 20);
     const auto heads = row.integer("n_heads", 1, 1 << 14);
     const auto time = row.number("latency_us");
-    for (const Error* e : {tp ? nullptr : &tp.error(), batch ? nullptr : &batch.error(), input ? nullptr : &input.error(),
-                           done ? nullptr : &done.error(), width ? nullptr : &width.error(), heads ? nullptr : &heads.error(),
-                           time ? nullptr : &time.error()}) {
-      if (e != nullptr) {
-        outcome.refuse(e->message);
-        return {};
-      }
-    }
+    if (refuse_errors(outcome, tp, batch, input, done, width, heads, time)) return {};
     if (*tp > *heads) {
       outcome.refuse("more devices than heads");
       return {};

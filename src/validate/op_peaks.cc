@@ -14,21 +14,13 @@ namespace {
 using cost::AttentionKernel;
 using model::MatMul;
 
-constexpr std::int64_t kMaxDimension = std::int64_t{1} << 31;
-
 std::optional<KernelCase> product_case(const Row& row, const machine::Chip& chip, Outcome& outcome,
                                        std::string_view rate_column) {
   const auto m = row.integer("m", 1, kMaxDimension);
   const auto n = row.integer("n", 1, kMaxDimension);
   const auto k = row.integer("k", 1, kMaxDimension);
   const auto rate = row.number(rate_column);
-  for (const Error* e :
-       {m ? nullptr : &m.error(), n ? nullptr : &n.error(), k ? nullptr : &k.error(), rate ? nullptr : &rate.error()}) {
-    if (e != nullptr) {
-      outcome.refuse(e->message);
-      return std::nullopt;
-    }
-  }
+  if (refuse_errors(outcome, m, n, k, rate)) return std::nullopt;
   const std::string_view dtype = row.text("dtype");
   Arithmetic arithmetic = Arithmetic::kBf16;
   double bytes = 2;
@@ -58,11 +50,8 @@ std::optional<KernelCase> product_case(const Row& row, const machine::Chip& chip
 class Mamf final : public KernelAdapter {
  public:
   std::vector<KernelCase> kernels(const Row& row, Context& context, Outcome& outcome) override {
-    const machine::Chip* chip = chip_named(row.text("accelerator"), context);
-    if (chip == nullptr) {
-      outcome.refuse(fmt::format("chip {} is not in the catalogue", row.text("accelerator")));
-      return {};
-    }
+    const machine::Chip* chip = chip_named(row.text("accelerator"), context, outcome);
+    if (chip == nullptr) return {};
     auto c = product_case(row, *chip, outcome, "achieved_mean_tflops");
     if (!c) return {};
     c->group = fmt::format("{} {}", row.text("accelerator"), row.text("dtype"));
@@ -102,24 +91,14 @@ class TpuGemm final : public KernelAdapter {
 class FlashAttention final : public KernelAdapter {
  public:
   std::vector<KernelCase> kernels(const Row& row, Context& context, Outcome& outcome) override {
-    const machine::Chip* chip = chip_named(row.text("gpu"), context);
-    if (chip == nullptr) {
-      outcome.refuse(fmt::format("chip {} is not in the catalogue", row.text("gpu")));
-      return {};
-    }
+    const machine::Chip* chip = chip_named(row.text("gpu"), context, outcome);
+    if (chip == nullptr) return {};
     const auto sequence = row.integer("seq_len", 1, 1 << 26);
     const auto total = row.integer("total_tokens_batch_times_seq", 1, kMaxDimension);
     const auto head_dim = row.integer("head_dim", 1, 2048);
     const auto causal = row.boolean("causal");
     const auto rate = row.number("tflops");
-    for (const Error* e :
-         {sequence ? nullptr : &sequence.error(), total ? nullptr : &total.error(), head_dim ? nullptr : &head_dim.error(),
-          causal ? nullptr : &causal.error(), rate ? nullptr : &rate.error()}) {
-      if (e != nullptr) {
-        outcome.refuse(e->message);
-        return {};
-      }
-    }
+    if (refuse_errors(outcome, sequence, total, head_dim, causal, rate)) return {};
     if (*rate <= 0) {
       outcome.refuse("measured value is not positive");
       return {};
