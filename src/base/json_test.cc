@@ -23,7 +23,7 @@ TEST(ParseJson, KeepsTheOrderOfKeys) {
 }
 
 TEST(ParseJson, ErrorsNameLineAndColumn) {
-  EXPECT_EQ(message_of("{\n  \"a\": 1,\n  b\n}").substr(0, 24), "file.json:3:3: not JSON: ");
+  EXPECT_EQ(message_of("{\n  \"a\": 1,\n  b\n}").substr(0, 24), "file.json:3:3: not JSON:");
   EXPECT_EQ(message_of("").substr(0, 14), "file.json:1:1:");
   for (const char* text : {"{", "[1,]", "{\"a\":}", "nul", "1 2", "{\"a\" 1}", "\"\\ud800\"", "\"\xff\"", "01", "NaN", "]"}) {
     EXPECT_EQ(message_of(text).substr(0, 10), "file.json:") << text;
