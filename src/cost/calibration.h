@@ -28,9 +28,15 @@ enum class Distance : std::uint8_t { kOwn, kFamily, kVendor, kKind, kGeneric };
 // engines (its time includes rope and the cache write); kUnfused is products and a softmax over materialised scores;
 // kTritonEarly is the Triton kernel of 2022-23 (MPT), bound to the matrix instruction of its time.
 enum class AttentionKernel : std::uint8_t {
-  // clang-format off
-  kEngine, kUnfused, kFlash1, kTriton, kFlash2, kFlash3, kCudnn, kTritonEarly, kCount
-  // clang-format on
+  kEngine,
+  kUnfused,
+  kFlash1,
+  kTriton,
+  kFlash2,
+  kFlash3,
+  kCudnn,
+  kTritonEarly,
+  kCount
 };
 [[nodiscard]] std::string_view name(AttentionKernel kernel);  // "engine", "flash2", …
 
@@ -117,8 +123,8 @@ struct StreamConstants {
 
 // What the host adds, by software stack.
 struct HostConstants {
-  double per_step = 1e-3;      // s per forward pass
-  double per_sequence = 4e-6;  // s per sequence of the batch
+  double per_step = 1e-3;      // s per forward pass; of serving engines: where sequences generate
+  double per_sequence = 4e-6;  // s per sequence of the batch; likewise
   double per_layer = 0;        // s per repeated block: floor, not sum
   double per_kernel = 0;       // s per launch on the critical path
   double product_share = 1;    // of the calibrated product rate when kernels follow each other under the chip's power limit

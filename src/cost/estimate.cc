@@ -468,7 +468,10 @@ void Estimator::estimate_into(const model::Graph& graph, Estimate& out) const {
     transfer_time += first_fill;
     by_bound[static_cast<std::size_t>(fill_from_disk ? Bound::kDisk : Bound::kHostLink)] += first_fill;
   }
-  const double step_host = host.per_step + host.per_sequence * static_cast<double>(graph.sequences);
+  // What a serving engine spends on scheduling, sampling and detokenising belongs to sequences that generate: a batch of images
+  // or clicks runs as one captured graph.
+  const bool schedules = plan_.stack != Stack::kEngine || graph.footprint.kv_cache > 0;
+  const double step_host = schedules ? host.per_step + host.per_sequence * static_cast<double>(graph.sequences) : 0.0;
   host_time += step_host;
   by_bound[static_cast<std::size_t>(Bound::kHost)] += step_host;
 

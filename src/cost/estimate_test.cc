@@ -327,6 +327,12 @@ TEST(Estimate, EveryModelOfTheCatalogueInEveryPhase) {
   EXPECT_EQ(images.tokens, 32);
   // 4.1 G multiply-adds per image (He et al., 2016).
   EXPECT_NEAR(images.flop.value() / 32, 2 * 4.1e9, 0.1 * 8.2e9);
+  // Scheduling and sampling belong to sequences that generate: images pay for the gaps between kernels only.
+  const Estimate few = predicted(gpu(), catalog.find("resnet-50").value().build(model::Phase::prefill(1, 1)).value());
+  EXPECT_DOUBLE_EQ(images.host_time.value(), few.host_time.value());
+  const Estimate one = predicted(gpu(), catalog.find("llama-3.2-1b").value().build(model::Phase::decode(1, 128)).value());
+  const Estimate many = predicted(gpu(), catalog.find("llama-3.2-1b").value().build(model::Phase::decode(101, 128)).value());
+  EXPECT_GT(many.host_time, one.host_time);
 }
 
 TEST(Estimate, AdamTakes16To18BytesPerParameter) {
