@@ -58,6 +58,7 @@ void describe(const model::Graph& graph, std::vector<std::string> facts, Analysi
   a.operators.clear();
   a.notes.clear();
   a.parameters = parameter_count(graph);
+  if (graph.footprint.weights > 0) a.weights_read = graph.footprint.weights_touched / graph.footprint.weights;
   a.counts_samples =
       a.phase.kind != model::Phase::Kind::kDecode && a.phase.tokens > 1 && graph.tokens_processed == graph.sequences;
   for (const cost::OperatorEstimate& op : a.estimate.operators) {

@@ -54,7 +54,9 @@ struct BlockWeights {
 
 struct Analysis {
   std::string model_id, model_name;
-  double parameters = 0;        // of the graph; 0 = not counted
+  double parameters = 0;  // of the graph; 0 = not counted
+  double weights_read =
+      1;  // share of the weights that one step reads: experts not hit and table rows not looked up are left out
   bool counts_samples = false;  // the model has no tokens: rates are in samples
   machine::Machine machine;
   model::Phase phase;

@@ -85,7 +85,9 @@ std::string where_weights_live(const Analysis& a) {
       return fmt::format("The weights ({}) stay in on-chip memory; the data streams through them.", weights);
     case cost::Regime::kWeightsInMemory: {
       const bool one = e.tokens == 1;
-      return fmt::format("Each step streams the weights ({}) from {} through {}{}.", weights, memory,
+      // Most models read all but a row of the embedding; experts and look-up tables are another matter.
+      const std::string share = a.weights_read < 0.9 ? percent(a.weights_read) + " of " : "";
+      return fmt::format("Each step streams {}the weights ({}) from {} through {}{}.", share, weights, memory,
                          a.phase.kind == model::Phase::Kind::kTrain ? "" : (one ? "a single " : ""),
                          one ? std::string(progress_unit(a)) : plural(e.tokens, progress_unit(a)));
     }
