@@ -11,7 +11,7 @@ target_compile_options(rooftree_options INTERFACE -Wall -Wextra -Wshadow -Wconve
 if(ROOFTREE_SANITIZE)
   target_compile_options(rooftree_options INTERFACE -fsanitize=${ROOFTREE_SANITIZE} -fno-sanitize-recover=all
                                                     -fno-omit-frame-pointer
-                                                    # g++ 12 with sanitizers misreads std::regex (GCC bug 105562).
+                                                    # g++ 12 with sanitizers warns inside std::regex.
                                                     $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>)
   target_link_options(rooftree_options INTERFACE -fsanitize=${ROOFTREE_SANITIZE})
 endif()

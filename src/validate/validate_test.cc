@@ -167,7 +167,8 @@ TEST(Report, JsonHasTheKeysThatProgramsRead) {
   EXPECT_TRUE((*parsed)["median_over_files"].is_number());
 }
 
-// The numbers that the project promises, on the public measurements beside the repository.
+// The median errors that the project promises, on the public measurements beside the repository. The interval's goal is 85 to
+// 95 % (README shows what it reaches, matrix products just miss it); 80 % is where a change would have broken it.
 TEST(Validate, OperatorFilesReachTheirTargets) {
   const std::filesystem::path data = std::filesystem::path(ROOFTREE_SOURCE_DIR) / ".." / "shared" / "validation" / "develop";
   if (!std::filesystem::is_directory(data)) GTEST_SKIP() << "no " << data;
