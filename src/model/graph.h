@@ -48,12 +48,16 @@ struct Node {
 };
 
 // `input` and `output` carry the residual stream: an instance takes the output of the one before it, the first instance that of
-// the block before. A block without nodes holds the weights of a part that this phase does not run.
+// the block before. Where the residual add runs in the norm behind it, the stream travels in two parts whose sum it is:
+// `stream` and a `pending` difference, which the first norm of the next instance adds. A block without nodes holds the weights
+// of a part that this phase does not run.
 struct Block {
   std::string name;  // "embedding", "layer", "head"
   std::int64_t repeat = 1;
+  std::vector<std::int32_t> layers;  // (repeat): which layers of the model its instances are, rising; empty outside layers
   std::vector<Node> nodes;
-  ValueId input, output;
+  ValueId input, output;                  // the stream, or its first part
+  ValueId pending_input, pending_output;  // its second part; invalid: none
 };
 
 // Totals that memory accounting needs, in values; filled by the builder from the values of the graph.

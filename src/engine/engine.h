@@ -1,0 +1,112 @@
+#pragma once
+
+// Executes a model: the operator graph that the cost model prices, bound to packed weights and a backend. One call advances any
+// mixture of sequences by any number of tokens each (prefill chunks and decode steps together). Bits of a sequence's logits do
+// not depend on what else is in the batch (numeric contract).
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/progress.h"
+#include "base/result.h"
+#include "engine/model_files.h"
+#include "kernels/backend.h"
+#include "serving/block_pool.h"
+
+namespace rooftree::engine {
+
+using TokenId = std::int32_t;
+
+struct EngineOptions {
+  int threads = 0;                      // 0: one per physical core that this process may use
+  std::optional<DType> weights;         // quantise (or widen) on load; absent: as stored
+  bool exact_activations = false;       // level C for every product: f32 activations, weights widened to f32
+  std::optional<kernels::Level> level;  // required level; load refuses what cannot keep it
+  DType kv = DType::kBf16;
+  std::int64_t kv_tokens = 4096;  // positions in the pool, over all sequences
+  std::int64_t page_tokens = 64;
+  std::int64_t max_rows = 512;                // rows that one pass over the weights carries
+  const kernels::Backend* backend = nullptr;  // null: the CPU's best under ROOFTREE_ISA
+  std::uint64_t memory_limit_bytes = 0;       // 0: none. Weights beyond it stream from `cache`
+  std::filesystem::path cache;                // folder for the repacked weights; empty: none is kept
+};
+
+enum class Logits : std::uint8_t { kNone, kLast, kAll };
+
+// New tokens of one sequence. `blocks` covers positions [0, past + tokens) of the sequence; the caller owns the blocks.
+struct Chunk {
+  std::span<const TokenId> tokens;
+  std::int64_t past = 0;
+  std::span<const serving::BlockId> blocks;
+  Logits logits = Logits::kLast;
+};
+
+struct StepResult {
+  std::int64_t vocabulary = 0;
+  std::span<const float> logits;        // (rows, vocabulary), chunk by chunk; valid until the next step
+  std::vector<std::int64_t> first_row;  // (chunks + 1): chunk i has rows [first_row[i], first_row[i + 1])
+};
+
+// Time of one node in the last profiled step.
+struct NodeTime {
+  std::string_view block, node;
+  std::int32_t layer = 0;  // of the model; -1 outside layers
+  std::int64_t rows = 0;
+  double seconds = 0;
+};
+
+// What a node wrote, for `diff` and tests; called by one thread after the node.
+using Observer = std::function<void(std::int32_t layer, std::string_view node, std::string_view value,
+                                    std::span<const float> data, std::int64_t rows, std::int64_t width, std::int64_t stride)>;
+
+struct Footprint {
+  std::uint64_t weights_bytes = 0;   // packed, all of them
+  std::uint64_t resident_bytes = 0;  // of them in memory
+  std::uint64_t streamed_bytes = 0;  // read from disk in each step
+  std::uint64_t kv_bytes = 0, scratch_bytes = 0;
+  std::uint64_t step_weight_bytes = 0;  // packed weights that a dense batch-1 step reads
+};
+
+class Engine {
+ public:
+  // Takes the files; packs the weights. kInvalid names what the model needs and the engine lacks.
+  static Result<std::unique_ptr<Engine>> load(ModelFiles files, const EngineOptions& options, Progress* progress = nullptr);
+  ~Engine();
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
+
+  // kInvalid: token ids, positions or blocks out of range. Rows beyond max_rows are done in several passes.
+  Result<StepResult> step(std::span<const Chunk> chunks);
+
+  [[nodiscard]] serving::BlockPool& blocks();
+  void copy_block(serving::BlockId from, serving::BlockId to);  // copy on write
+
+  [[nodiscard]] const model::Model& model() const;
+  [[nodiscard]] const text::Tokenizer* tokenizer() const;
+  [[nodiscard]] std::int64_t vocabulary() const;
+  [[nodiscard]] std::int64_t max_context() const;  // 0: not stated
+  [[nodiscard]] kernels::Level level() const;      // the weakest that any part of it keeps
+  [[nodiscard]] const kernels::Backend& backend() const;
+  [[nodiscard]] int threads() const;
+  [[nodiscard]] ThreadPool& pool();
+  [[nodiscard]] const Footprint& footprint() const;
+  [[nodiscard]] std::uint64_t weights_hash();  // over the stored tensors, in name order
+
+  void set_profiling(bool on);
+  [[nodiscard]] std::span<const NodeTime> last_profile() const;
+  void set_observer(Observer observer);  // empty: none
+
+ private:
+  struct State;
+  explicit Engine(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace rooftree::engine

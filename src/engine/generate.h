@@ -1,0 +1,74 @@
+#pragma once
+
+// One sequence after another through the engine: prompt, tokens, stop rules, speculative decoding. What `run` and `chat` use;
+// a server drives Engine::step itself.
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "engine/engine.h"
+#include "engine/sampler.h"
+#include "text/grammar.h"
+
+namespace rooftree::engine {
+
+// A sequence's tokens and the blocks that hold their keys and values. Movable; gives its blocks back.
+class Sequence {
+ public:
+  explicit Sequence(Engine& engine) : engine_(&engine) {}
+  ~Sequence();
+  Sequence(Sequence&& other) noexcept;
+  Sequence& operator=(Sequence&& other) noexcept;
+  Sequence(const Sequence&) = delete;
+  Sequence& operator=(const Sequence&) = delete;
+
+  [[nodiscard]] const std::vector<TokenId>& tokens() const { return tokens_; }
+  [[nodiscard]] std::int64_t computed() const { return computed_; }  // positions whose keys and values are in the cache
+  void append(std::span<const TokenId> tokens);
+  // Takes over cached blocks of a matching prefix; only before anything was computed.
+  std::int64_t reuse_prefix();
+  // Makes blocks for everything appended, copies shared ones, and returns the chunk of what is not computed yet (at most
+  // `limit` tokens). kInvalid: the pool is full, or the context is longer than the model's.
+  Result<Chunk> prepare(std::int64_t limit, Logits logits);
+  void advance(std::int64_t tokens);    // after the step: they are computed; publishes full blocks
+  void truncate(std::int64_t tokens);   // forgets the tail (rejected drafts)
+  [[nodiscard]] Sequence fork() const;  // shares all blocks
+
+ private:
+  Engine* engine_;
+  std::vector<TokenId> tokens_;
+  std::vector<serving::BlockId> blocks_;
+  std::int64_t computed_ = 0;
+};
+
+struct GenerateOptions {
+  std::int64_t max_tokens = 128;
+  SamplerOptions sampler;
+  bool ignore_end = false;        // go on after an end-of-generation token
+  std::vector<std::string> stop;  // ends before this text
+  const text::Grammar* grammar = nullptr;
+  std::int64_t lookup = 0;  // n-gram draft length; 0: none
+  Engine* draft = nullptr;  // draft model with the same vocabulary; null: none
+  std::int64_t draft_tokens = 4;
+};
+
+enum class StopReason : std::uint8_t { kEnd, kStopText, kMaxTokens, kContext, kCancelled };
+
+struct GenerateResult {
+  std::vector<TokenId> tokens;  // generated ones
+  StopReason reason = StopReason::kMaxTokens;
+  double prompt_seconds = 0, decode_seconds = 0;
+  std::int64_t prompt_tokens = 0, reused_tokens = 0, steps = 0, drafted = 0, accepted = 0;
+};
+
+// Called with each token and its logits row; false ends the generation.
+using OnToken = std::function<bool(TokenId token, std::span<const float> logits)>;
+
+Result<GenerateResult> generate(Engine& engine, Sequence& sequence, const GenerateOptions& options, const OnToken& on_token,
+                                Progress* progress = nullptr);
+
+}  // namespace rooftree::engine

@@ -1,0 +1,69 @@
+#pragma once
+
+// GGUF versions 2 and 3 (github.com/ggml-org/ggml, docs/gguf.md): typed metadata and tensors, read from a mapping without
+// copying. The file is not trusted: every count, length and offset is bounded by the file's size before it is used, names are
+// unique, tensors lie inside the data section and do not overlap. Errors name the file, the offset, what was found and what
+// was expected.
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "base/result.h"
+#include "formats/mapped_file.h"
+#include "formats/tensor_source.h"
+
+namespace rooftree::formats {
+
+// Views into the mapping. Numbers of any stored width are widened; arrays of numbers stay as they are in the file.
+struct GgufArray {
+  enum class Kind : std::uint8_t { kUnsigned, kSigned, kFloat, kBool, kString };
+  Kind kind = Kind::kUnsigned;
+  std::vector<std::string_view> strings;  // kString
+  std::vector<double> numbers;            // the other kinds; integers beyond 2^53 are refused
+};
+using GgufValue = std::variant<std::uint64_t, std::int64_t, double, bool, std::string_view, GgufArray>;
+
+class GgufFile final : public TensorSource {
+ public:
+  // One file, or the first of a split set ("…-00001-of-00003.gguf"), whose other parts are found beside it.
+  static Result<GgufFile> open(const std::filesystem::path& path);
+  // For tests and fuzzing: the bytes must outlive the object.
+  static Result<GgufFile> parse(std::span<const std::byte> bytes, std::string_view where);
+
+  [[nodiscard]] std::string_view where() const { return where_; }
+  [[nodiscard]] std::uint32_t version() const { return version_; }
+  [[nodiscard]] const GgufValue* metadata(std::string_view key) const;  // null: absent
+  [[nodiscard]] const std::vector<std::pair<std::string_view, GgufValue>>& all_metadata() const { return metadata_; }
+  // Typed access; absent keys give nullopt (or the error of the Result form), a wrong type is an error naming the key.
+  Result<std::int64_t> integer(std::string_view key) const;
+  Result<std::int64_t> integer_or(std::string_view key, std::int64_t fallback) const;
+  Result<double> number_or(std::string_view key, double fallback) const;
+  Result<bool> flag_or(std::string_view key, bool fallback) const;
+  Result<std::string_view> text(std::string_view key) const;
+  Result<std::string_view> text_or(std::string_view key, std::string_view fallback) const;
+  Result<const GgufArray*> array(std::string_view key) const;  // null when absent
+
+  [[nodiscard]] std::vector<std::string_view> names() const override;
+  [[nodiscard]] bool contains(std::string_view name) const override;
+  Result<TensorView> find(std::string_view name) override;
+  void release(std::string_view name) override;
+  [[nodiscard]] std::uint64_t total_bytes() const override;
+  [[nodiscard]] const std::vector<TensorView>& tensors() const { return tensors_; }
+
+ private:
+  std::string where_;
+  std::uint32_t version_ = 0;
+  std::vector<MappedFile> files_;
+  std::vector<std::pair<std::string_view, GgufValue>> metadata_;
+  std::vector<TensorView> tensors_;         // in file order
+  std::vector<std::uint32_t> by_name_;      // indices of tensors_, sorted by name
+  std::vector<std::uint32_t> keys_sorted_;  // indices of metadata_, sorted by key
+};
+
+}  // namespace rooftree::formats
