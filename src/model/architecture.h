@@ -75,7 +75,8 @@ struct MoeSpec {
   std::int64_t shared_width = 0;                   // of all shared experts together
   bool shared_gate = false;                        // a sigmoid of one product scales the shared expert (Qwen2-MoE)
   bool gated = true, bias = false, relu = false;
-  bool router_bias = false;
+  bool router_bias = false;     // added to the router's logits
+  bool selection_bias = false;  // added to the scores for the choice alone (DeepSeek-V3)
 };
 
 struct Projection {

@@ -100,8 +100,10 @@ TEST(EveryModel, GraphsAreConsistent) {
                   << where << ": two nodes are " << node.name;
             }
             if (const auto* step = std::get_if<OptimizerStep>(&node.op)) updated += step->parameters;
-            for (const ValueId id : node.inputs) ASSERT_LT(id.index, graph.values.size()) << where;
-            for (const ValueId id : node.outputs) ASSERT_LT(id.index, graph.values.size()) << where;
+            for (const auto* ids : {&node.inputs, &node.outputs}) {
+              for (const ValueId id : *ids) ASSERT_TRUE(!id.valid() || id.index < graph.values.size()) << where;
+              EXPECT_TRUE(ids->empty() || ids->back().valid()) << where;
+            }
           }
         }
         EXPECT_GT(read, 0.5 * graph.footprint.weights_touched) << where;  // folded norms and shared tables are not read twice

@@ -13,36 +13,45 @@ namespace {
 
 struct LayerGroup {
   std::string name;
-  std::int64_t count = 0;
+  std::vector<std::int32_t> layers;
   bool global = true, moe = false, cross = false;
 };
 
+// Cross-attention layers stand at the fourth place of every period (Llama 3.2 vision: 3, 8, 13, ...).
+bool is_cross(const DecoderSpec& s, std::int64_t layer, std::int64_t crosses_before) {
+  if (s.cross_layers == 0 || crosses_before == s.cross_layers) return false;
+  const std::int64_t period = s.layers / s.cross_layers;
+  return layer % period == std::min<std::int64_t>(3, period - 1);
+}
+
 std::vector<LayerGroup> group_layers(const DecoderSpec& s) {
   const bool local_exists = s.attention.window > 0 || s.attention.chunk > 0;
-  std::vector<LayerGroup> groups;
-  const std::int64_t self_layers = s.layers - s.cross_layers;
+  std::array<std::vector<std::int32_t>, 4> layers;  // by kind
+  std::vector<std::int32_t> cross;
   bool any_global = false, any_local = false, any_moe = false, any_dense = false;
-  // Counts by kind; kinds are few, layers may be many, so patterns are counted by walking the layers once.
-  std::array<std::int64_t, 4> counts{};
-  std::array<std::int64_t, 4> first{};
-  for (std::int64_t i = 0; i < self_layers; ++i) {
+  std::int64_t i = 0;  // the patterns count the layers with self-attention
+  for (std::int64_t layer = 0; layer < s.layers; ++layer) {
+    if (is_cross(s, layer, static_cast<std::int64_t>(cross.size()))) {
+      cross.push_back(static_cast<std::int32_t>(layer));
+      continue;
+    }
     const bool global = !local_exists || (s.global_every > 0 && (i + 1) % s.global_every == 0);
     const bool moe = s.moe.experts > 0 && i >= s.first_dense && (i + 1) % s.moe_every == 0;
-    const std::size_t kind = (global ? 1U : 0U) + (moe ? 2U : 0U);
-    if (counts[kind]++ == 0) first[kind] = i;
+    layers[(global ? 1U : 0U) + (moe ? 2U : 0U)].push_back(static_cast<std::int32_t>(layer));
     (global ? any_global : any_local) = true;
     (moe ? any_moe : any_dense) = true;
+    ++i;
   }
-  std::array<std::size_t, 4> order = {0, 1, 2, 3};
-  std::sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return first[a] < first[b]; });
-  for (const std::size_t kind : order) {
-    if (counts[kind] == 0) continue;
-    LayerGroup group{.name = "layer", .count = counts[kind], .global = (kind & 1U) != 0, .moe = (kind & 2U) != 0};
+  std::vector<LayerGroup> groups;
+  for (std::size_t kind = 0; kind < layers.size(); ++kind) {
+    if (layers[kind].empty()) continue;
+    LayerGroup group{.name = "layer", .layers = std::move(layers[kind]), .global = (kind & 1U) != 0, .moe = (kind & 2U) != 0};
     if (any_global && any_local) group.name += group.global ? ".global" : ".local";
     if (any_moe && any_dense) group.name += group.moe ? ".moe" : ".dense";
-    groups.push_back(group);
+    groups.push_back(std::move(group));
   }
-  if (s.cross_layers > 0) groups.push_back({.name = "layer.cross", .count = s.cross_layers, .cross = true});
+  std::sort(groups.begin(), groups.end(), [](const auto& a, const auto& b) { return a.layers[0] < b.layers[0]; });
+  if (!cross.empty()) groups.push_back({.name = "layer.cross", .layers = std::move(cross), .cross = true});
   return groups;
 }
 
@@ -92,6 +101,10 @@ class Decoder final : public Architecture {
     return {.batch = p.batch, .q = p.tokens, .kv = p.past + p.tokens, .cached = p.kind != Phase::Kind::kTrain};
   }
 
+  bool residual_in_norm(const GraphWriter& w) const {
+    return fusion_level(w.fusion()).residual_in_norm && !applies_dropout(w, s_.dropout);
+  }
+
   ValueId write_embedding(GraphWriter& w) const {
     const Rows r = rows(w.phase());
     const std::int64_t n = r.count();
@@ -109,9 +122,10 @@ class Decoder final : public Architecture {
     if (s_.learned_positions) {
       const double read = static_cast<double>(std::min(r.q, s_.max_positions) * s_.hidden);
       const ValueId table = w.table("position.weight", {s_.max_positions, s_.hidden}, read);
+      const ValueId positions = w.value("positions", {n}, Role::kInput);
       const ValueId position = w.value("position", {n, s_.hidden});
-      w.node("position_embedding", Embedding{.tokens = n, .width = s_.hidden, .vocabulary = s_.max_positions}, {tokens, table},
-             {position});
+      w.node("position_embedding", Embedding{.tokens = n, .width = s_.hidden, .vocabulary = s_.max_positions},
+             {positions, table}, {position});
       x = write_residual(w, "position_add", n, s_.hidden, x, position, false);
     }
     if (s_.embedding_norm) x = write_norm(w, "embedding_norm", s_.norm, n, s_.hidden, x, {}).out;
@@ -125,7 +139,10 @@ class Decoder final : public Architecture {
     const bool active = !group.cross || p.images > 0;
     Rows r = rows(p);
     const std::int64_t n = r.count();
-    w.begin_block(group.name, {.repeat = group.count, .active = active});
+    w.begin_block(group.name, {.repeat = static_cast<std::int64_t>(group.layers.size()),
+                               .active = active,
+                               .layers = group.layers,
+                               .local = !group.global});
     const ValueId stream = w.value("hidden", {n, s_.hidden});
     w.set_block_input(stream);
     const auto attend = [&](ValueId x) {
@@ -155,8 +172,7 @@ class Decoder final : public Architecture {
   template <class Attend, class FeedForward>
   void write_sequential(GraphWriter& w, std::int64_t n, ValueId stream, const Attend& attend,
                         const FeedForward& feed_forward) const {
-    const bool drop = applies_dropout(w, s_.dropout);
-    const bool in_norm = fusion_level(w.fusion()).residual_in_norm && !drop;
+    const bool in_norm = residual_in_norm(w);
     const ValueId carried = in_norm ? w.value("carried", {n, s_.hidden}) : ValueId{};
     const Normed first = write_norm(w, "input_norm", s_.norm, n, s_.hidden, stream, carried);
     ValueId attended = attend(first.out);
@@ -170,8 +186,12 @@ class Decoder final : public Architecture {
     }
     ValueId out = feed_forward(second.out);
     if (s_.post_norms) out = write_norm(w, "post_feed_forward_norm", s_.norm, n, s_.hidden, out, {}).out;
-    if (!in_norm) out = write_residual(w, "feed_forward_residual", n, s_.hidden, second.stream, out, s_.dropout);
-    w.set_block_output(out);
+    if (in_norm) {
+      w.set_block_output(second.stream);
+      w.set_block_pending(carried, out);
+    } else {
+      w.set_block_output(write_residual(w, "feed_forward_residual", n, s_.hidden, second.stream, out, s_.dropout));
+    }
   }
 
   // x + attention(norm(x)) + feed_forward(norm(x))
@@ -203,7 +223,12 @@ class Decoder final : public Architecture {
     w.begin_block("head", {});
     const ValueId stream = w.value("hidden", {n, s_.hidden});
     w.set_block_input(stream);
-    const ValueId normed = write_norm(w, "final_norm", s_.norm, n, s_.hidden, stream, {}).out;
+    ValueId carried;
+    if (!s_.parallel && residual_in_norm(w)) {
+      carried = w.value("carried", {n, s_.hidden});
+      w.set_block_pending(carried, {});
+    }
+    const ValueId normed = write_norm(w, "final_norm", s_.norm, n, s_.hidden, stream, carried).out;
     const ValueId weight = s_.tied_embeddings ? embedding : w.table("head.weight", {s_.vocabulary, s_.hidden});
     const ValueId bias = s_.head_bias ? w.weight("head.bias", {s_.vocabulary}) : ValueId{};
     ValueId logits = w.value("logits", {scored, s_.vocabulary}, Role::kOutput);
@@ -234,7 +259,7 @@ Description Decoder::describe() const {
     std::string kinds;
     for (const LayerGroup& g : groups_) {
       if (!kinds.empty()) kinds += ", ";
-      kinds += fmt::format("{} {}", g.count, g.name.substr(std::min(g.name.size(), std::size_t{6})));
+      kinds += fmt::format("{} {}", g.layers.size(), g.name.substr(std::min(g.name.size(), std::size_t{6})));
     }
     layers += fmt::format(" ({})", kinds);
   }

@@ -57,18 +57,22 @@ class Encoder final : public Architecture {
     const std::int64_t h = s_.hidden;
     w.begin_block("embedding", {});
     const ValueId tokens = w.value("tokens", {n}, Role::kInput);
-    const auto look_up = [&](std::string_view name, std::int64_t rows) {
+    const auto look_up = [&](std::string_view name, std::int64_t rows, ValueId ids) {
       const double read = static_cast<double>(std::min(n, rows) * h);
       const bool whole = rows == s_.vocabulary && s_.masked_lm_head;
       const ValueId table = w.table({name, ".weight"}, {rows, h}, whole ? -1 : read);
       const ValueId out = w.value({name, ".out"}, {n, h});
-      w.node(name, Embedding{.tokens = n, .width = h, .vocabulary = rows}, {tokens, table}, {out});
+      w.node(name, Embedding{.tokens = n, .width = h, .vocabulary = rows}, {ids, table}, {out});
       return std::pair{table, out};
     };
-    const auto [embedding, words] = look_up("embedding", s_.vocabulary);
+    const auto [embedding, words] = look_up("embedding", s_.vocabulary, tokens);
     ValueId x = words;
-    x = write_residual(w, "position_add", n, h, x, look_up("position", s_.max_positions).second, false);
-    if (s_.token_types > 0) x = write_residual(w, "type_add", n, h, x, look_up("type", s_.token_types).second, false);
+    const ValueId positions = w.value("positions", {n}, Role::kInput);
+    x = write_residual(w, "position_add", n, h, x, look_up("position", s_.max_positions, positions).second, false);
+    if (s_.token_types > 0) {
+      const ValueId types = w.value("types", {n}, Role::kInput);
+      x = write_residual(w, "type_add", n, h, x, look_up("type", s_.token_types, types).second, false);
+    }
     w.set_block_output(write_norm(w, "embedding_norm", NormKind::kLayer, n, h, x, {}).out);
     w.end_block();
 

@@ -50,7 +50,9 @@ void GraphWriter::begin_block(std::string_view name, const BlockOptions& options
   block.repeat = options.repeat;
   if (!same_) {
     block.name.assign(name);
-    block.input = block.output = ValueId{};
+    block.layers.assign(options.layers.begin(), options.layers.end());
+    block.local = options.local;
+    block.input = block.output = block.pending_input = block.pending_output = ValueId{};
   }
   if (t_values.size() < value_count_) t_values.resize(value_count_);
 }
@@ -66,6 +68,13 @@ void GraphWriter::set_block_output(ValueId id) {
   if (!id.valid()) return;
   graph_.blocks[block_].output = id;
   t_values[id.index].last = static_cast<std::int32_t>(node_) - 1;  // alive to the end
+}
+
+void GraphWriter::set_block_pending(ValueId input, ValueId output) {
+  Block& block = graph_.blocks[block_];
+  block.pending_input = input;
+  block.pending_output = output;
+  if (output.valid()) t_values[output.index].last = static_cast<std::int32_t>(node_) - 1;
 }
 
 void GraphWriter::end_block() {
@@ -167,14 +176,12 @@ void GraphWriter::node(Name name, const Operator& op, std::initializer_list<Valu
   }
   for (const ValueId id : outputs) touch(id);
   if (same_) return;
-  node.inputs.clear();
-  for (const ValueId id : inputs) {
-    if (id.valid()) node.inputs.push_back(id);
-  }
-  node.outputs.clear();
-  for (const ValueId id : outputs) {
-    if (id.valid()) node.outputs.push_back(id);
-  }
+  const auto assign = [](std::vector<ValueId>& to, std::initializer_list<ValueId> ids) {
+    to.assign(ids);
+    while (!to.empty() && !to.back().valid()) to.pop_back();
+  };
+  assign(node.inputs, inputs);
+  assign(node.outputs, outputs);
   if (training()) mark_saved(op, inputs, outputs);
 }
 
@@ -272,7 +279,7 @@ void GraphWriter::write_backward() {
       if (!whole) {
         if (phase_.recompute != Recompute::kSelective) break;
         // The whole core, as a checkpointed function runs again: also its last product, whose result was kept.
-        const auto in_core = [](ValueId id) { return t_values[id.index].core; };
+        const auto in_core = [](ValueId id) { return id.valid() && t_values[id.index].core; };
         if (std::none_of(source(n).outputs.begin(), source(n).outputs.end(), in_core) &&
             std::none_of(source(n).inputs.begin(), source(n).inputs.end(), in_core)) {
           continue;
@@ -296,7 +303,7 @@ void GraphWriter::write_backward() {
         node.outputs.clear();
         if (back.count == 2 && i == 0) continue;
         for (const ValueId id : source(n).inputs) {
-          if (graph_.values[id.index].role == Role::kWeight) {
+          if (id.valid() && graph_.values[id.index].role == Role::kWeight) {
             node.outputs.push_back(ValueId{static_cast<std::uint32_t>(t_values[id.index].first)});
           }
         }

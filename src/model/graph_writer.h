@@ -27,7 +27,9 @@ class GraphWriter {
 
   struct BlockOptions {
     std::int64_t repeat = 1;
-    bool active = true;  // inactive: weights only, this phase does not run it
+    bool active = true;                      // inactive: weights only, this phase does not run it
+    std::span<const std::int32_t> layers{};  // which layers the instances are
+    bool local = false;                      // its attention is windowed or chunked
   };
   void begin_block(std::string_view name, const BlockOptions& options);
   void end_block();
@@ -42,11 +44,14 @@ class GraphWriter {
   // A weight with a row per vocabulary entry or position.
   ValueId table(Name name, std::initializer_list<std::int64_t> shape, double touched = -1);
   ValueId value(Name name, std::initializer_list<std::int64_t> shape, Role role = Role::kActivation);
+  // Positions of inputs and outputs have a meaning (graph.h); what is absent is an invalid id, left out at the end.
   void node(Name name, const Operator& op, std::initializer_list<ValueId> inputs, std::initializer_list<ValueId> outputs);
 
   // The residual stream enters and leaves the block. A block with both is repeatable: full recomputation keeps only its input.
   void set_block_input(ValueId id);
   void set_block_output(ValueId id);
+  // Its second part, where the residual add runs in a norm.
+  void set_block_pending(ValueId input, ValueId output);
 
   // Adds the backward pass and the optimizer when training, and fills the footprint. False: the graph did not have the
   // structure that it claimed (somebody changed it); write again.

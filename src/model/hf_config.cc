@@ -344,7 +344,7 @@ ArchitectureResult read_deepseek(FieldReader& r, std::string_view where, std::st
              .top_k = r.integer("num_experts_per_tok", 1, kMaxExperts),
              .width = r.integer("moe_intermediate_size", 1, kMaxExtent)};
     s.moe.shared_width = s.moe.width * r.integer_or("n_shared_experts", 0, 0, 1024);
-    s.moe.router_bias = r.text_or("topk_method", "") == "noaux_tc";
+    s.moe.selection_bias = r.text_or("topk_method", "") == "noaux_tc";
     s.first_dense = r.integer_or("first_k_dense_replace", 0, 0, kMaxLayers);
     if (const std::int64_t every = r.integer_or("moe_layer_freq", 1, 1, kMaxLayers); every != 1) {
       r.fail("moe_layer_freq", fmt::format("{}", every), "1");
@@ -364,7 +364,7 @@ ArchitectureResult read_glm(FieldReader& r, std::string_view where, std::string_
              .top_k = r.integer("num_experts_per_tok", 1, kMaxExperts),
              .width = r.integer("moe_intermediate_size", 1, kMaxExtent)};
     s.moe.shared_width = s.moe.width * r.integer_or("n_shared_experts", 1, 0, 1024);
-    s.moe.router_bias = true;
+    s.moe.selection_bias = true;
     s.first_dense = r.integer_or("first_k_dense_replace", 1, 0, kMaxLayers);
   } else {
     s.post_norms = true;

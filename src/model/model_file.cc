@@ -170,6 +170,7 @@ ArchitectureResult read_decoder(FieldReader& r, std::string_view where) {
     s.moe.shared_gate = experts.flag_or("shared_gate", false);
     s.moe.bias = experts.flag_or("bias", false);
     s.moe.router_bias = experts.flag_or("router_bias", false);
+    s.moe.selection_bias = experts.flag_or("selection_bias", false);
     s.first_dense = experts.integer_or("first_dense", 0, 0, kMaxLayers);
     s.moe_every = experts.integer_or("every", 1, 1, kMaxLayers);
     experts.text_or("routing", "");

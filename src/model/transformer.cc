@@ -213,6 +213,16 @@ ValueId write_latent_attention(GraphWriter& w, const AttentionSpec& a, std::int6
   }
 
   const std::int64_t rope_width = (a.heads + 1) * a.rope_dim;
+  const bool absorbed = rows.cached && (w.phase().kind == Phase::Kind::kDecode || a.index_top_k > 0);
+  ValueId queries = q;
+  ValueId v_up;
+  if (absorbed) {
+    // The halves of the matrix that expands latents, one product per head: to queries on latents, from latents to values.
+    const ValueId k_up = w.weight("attention.k_b.weight", {a.heads, a.kv_rank, a.nope_dim});
+    v_up = w.weight("attention.v_b.weight", {a.heads, a.value_dim, a.kv_rank});
+    queries = w.value("q_latent", {n, a.heads * latent_width});
+    w.node("q_absorb", MatMul{.m = n, .n = a.kv_rank, .k = a.nope_dim, .batch = a.heads}, {q, k_up}, {queries});
+  }
   ValueId cache = keys;
   if (rows.cached) {
     cache = w.value("latent_cache", {rows.batch, rows.kv, latent_width}, Role::kKvCache);
@@ -220,18 +230,17 @@ ValueId write_latent_attention(GraphWriter& w, const AttentionSpec& a, std::int6
     if (level.merged_products) {
       in_kernel = level.epilogues ? 0 : a.heads * a.rope_dim;
     } else {
-      write_rope(w, n, rope_width, a.rope_dim, q, keys);
+      write_rope(w, n, rope_width, a.rope_dim, queries, keys);
     }
-    write_cache(w, n, latent_width, in_kernel, {keys, q}, {cache});
+    write_cache(w, n, latent_width, in_kernel, {queries, keys}, {cache});
   } else {
-    write_rope(w, n, rope_width, a.rope_dim, q, keys);
+    write_rope(w, n, rope_width, a.rope_dim, queries, keys);
   }
 
-  // One matrix expands latents to keys and values: (heads (nope + value), kv_rank).
-  const std::int64_t expanded = a.heads * (a.nope_dim + a.value_dim);
-  const ValueId kv_b = w.weight("attention.kv_b.weight", {expanded, a.kv_rank});
-  const bool absorbed = rows.cached && (w.phase().kind == Phase::Kind::kDecode || a.index_top_k > 0);
   if (!absorbed) {
+    // One matrix expands latents to keys and values: (heads (nope + value), kv_rank).
+    const std::int64_t expanded = a.heads * (a.nope_dim + a.value_dim);
+    const ValueId kv_b = w.weight("attention.kv_b.weight", {expanded, a.kv_rank});
     const std::int64_t all = rows.batch * rows.kv;
     const ValueId k = w.value("k", {all, a.heads * a.head_dim});
     const ValueId v = w.value("v", {all, a.heads * a.value_dim});
@@ -240,11 +249,9 @@ ValueId write_latent_attention(GraphWriter& w, const AttentionSpec& a, std::int6
     plain.kv_heads = a.heads;
     Rows expanded_rows = rows;
     expanded_rows.cached = false;
-    const ValueId out = write_core(w, plain, expanded_rows, q, k, v, false);
+    const ValueId out = write_core(w, plain, expanded_rows, queries, k, v, false);
     return write_output(w, a, hidden, n, out);
   }
-  const ValueId q_latent = w.value("q_latent", {n, a.heads * latent_width});
-  w.node("q_absorb", MatMul{.m = n, .n = a.kv_rank, .k = a.nope_dim, .batch = a.heads}, {q, kv_b}, {q_latent});
   const ValueId mixed = w.value("mixed_latent", {n, a.heads * a.kv_rank});
   const bool selected = attended < rows.kv;
   w.node("attention",
@@ -259,9 +266,9 @@ ValueId write_latent_attention(GraphWriter& w, const AttentionSpec& a, std::int6
                    .causal = rows.causal,
                    .cached = true,
                    .latent = true},
-         {q_latent, cache}, {mixed});
+         {queries, cache}, {mixed});
   const ValueId out = w.value("attended", {n, a.heads * a.value_dim});
-  w.node("v_absorb", MatMul{.m = n, .n = a.value_dim, .k = a.kv_rank, .batch = a.heads}, {mixed, kv_b}, {out});
+  w.node("v_absorb", MatMul{.m = n, .n = a.value_dim, .k = a.kv_rank, .batch = a.heads}, {mixed, v_up}, {out});
   return write_output(w, a, hidden, n, out);
 }
 
@@ -393,11 +400,14 @@ ValueId write_moe(GraphWriter& w, const MoeSpec& m, std::int64_t hidden, std::in
   const std::int64_t spread = rows * m.top_k;
   const ValueId router = w.weight("router.weight", {m.experts, hidden});
   const ValueId router_bias = weight_if(w, m.router_bias, "router.bias", m.experts);
+  const ValueId selection_bias = weight_if(w, m.selection_bias, "router.selection_bias", m.experts);
   const ValueId scores = w.value("router_scores", {rows, m.experts});
   w.node("router", MatMul{.m = rows, .n = m.experts, .k = hidden, .bias = m.router_bias}, {x, router, router_bias}, {scores});
   // With gathering products the rows are not copied to their experts.
   const ValueId routed = level.merged_products ? ValueId{} : w.value("routed", {spread, hidden});
   const ValueId expert_in = routed.valid() ? routed : x;
+  const ValueId chosen = w.value("chosen_experts", {rows, m.top_k});
+  const ValueId weights = w.value("expert_weights", {rows, m.top_k});
 
   const std::int64_t in_width = m.gated ? 2 * m.width : m.width;
   const ValueId expert_out = w.value("expert_out", {spread, hidden});
@@ -416,8 +426,8 @@ ValueId write_moe(GraphWriter& w, const MoeSpec& m, std::int64_t hidden, std::in
   const ValueId down_bias = expert_bias("experts.down.bias", hidden);
   w.node("route",
          Route{.tokens = rows, .width = hidden, .experts = m.experts, .top_k = m.top_k, .gathered = level.merged_products},
-         {scores, x}, {routed});
-  w.node("experts_up", grouped(in_width, hidden), {expert_in, up, up_bias}, {inner_in});
+         {scores, x, selection_bias}, {chosen, weights, routed});
+  w.node("experts_up", grouped(in_width, hidden), {expert_in, up, up_bias, chosen}, {inner_in});
   if (!level.epilogues) {
     w.node("experts_activation",
            Elementwise{.rows = spread,
@@ -428,7 +438,7 @@ ValueId write_moe(GraphWriter& w, const MoeSpec& m, std::int64_t hidden, std::in
                        .inputs = m.gated ? 2 : 1},
            {inner_in}, {inner});
   }
-  w.node("experts_down", grouped(hidden, m.width), {inner, down, down_bias}, {expert_out, out});
+  w.node("experts_down", grouped(hidden, m.width), {inner, down, down_bias, chosen, weights}, {expert_out, out});
   if (m.shared_width == 0) return out;
 
   w.set_prefix("shared_");
