@@ -25,6 +25,12 @@ struct TensorView {
   [[nodiscard]] std::int64_t rows() const;  // product of all extents but the last
 };
 
+// What messages show of a name from a file: control characters as \xNN, cut to a line's length.
+[[nodiscard]] std::string printable(std::string_view text);
+
+// kNotFound: "where: no tensor 'name' among the N of this model; near names are ...".
+[[nodiscard]] Error unknown_tensor(std::string_view where, std::string_view name, std::span<const std::string_view> known);
+
 class TensorSource {
  public:
   virtual ~TensorSource() = default;

@@ -1,0 +1,171 @@
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstring>
+
+#include "formats/block_records.h"
+#include "formats/half.h"
+
+// Compiled without contraction, like block_codec.cc.
+
+namespace rooftree::formats {
+namespace {
+
+using Byte = std::uint8_t;
+
+void store16(Byte* p, std::uint16_t value) {
+  p[0] = static_cast<Byte>(value & 0xFFU);
+  p[1] = static_cast<Byte>(value >> 8);
+}
+void store_half(Byte* p, float value) { store16(p, f16_from_float(value)); }
+
+float from_int(int value) { return static_cast<float>(value); }
+float inverse(float value) { return value != 0.0F ? 1.0F / value : 0.0F; }
+
+// The nearest integer, ties to even; NaN gives `low`.
+int nearest(float value, int low, int high) {
+  if (!(value > from_int(low))) return low;
+  if (value >= from_int(high)) return high;
+  return static_cast<int>((value + 0x1.8p23F) - 0x1.8p23F);
+}
+
+// The integer part of a value in [0, most]; NaN gives 0.
+int truncated(float value, int most) {
+  if (!(value > 0.0F)) return 0;
+  return value >= from_int(most) ? most : static_cast<int>(value);
+}
+
+// The value of largest magnitude, with its sign; the first one of several.
+float extreme(const float* x, std::size_t n) {
+  float found = 0.0F;
+  for (std::size_t i = 0; i < n; ++i) {
+    if (std::fabs(x[i]) > std::fabs(found)) found = x[i];
+  }
+  return found;
+}
+
+// Exponent of the largest power of two not above `magnitude` (> 0 and finite); subnormals count as 2^-127.
+int floor_log2(float magnitude) { return static_cast<int>(std::bit_cast<std::uint32_t>(magnitude) >> 23) - 127; }
+
+void f32_pack(const float* x, Byte* r) { std::memcpy(r, x, 4); }
+void f16_pack(const float* x, Byte* r) { store_half(r, *x); }
+void bf16_pack(const float* x, Byte* r) { store16(r, bf16_from_float(*x)); }
+
+// q8_0 to q5_1: the rounding of llama.cpp's reference writers (quantize_row_*_ref in ggml-quants.c), which llama-quantize uses.
+// Half away from zero here.
+void q8_0_pack(const float* x, Byte* r) {
+  const float d = std::fabs(extreme(x, 32)) / 127.0F;
+  const float id = inverse(d);
+  store_half(r, d);
+  for (int i = 0; i < 32; ++i) {
+    const float scaled = x[i] * id;
+    const int magnitude = truncated(std::fabs(scaled) + 0.5F, 127);
+    r[2 + i] = static_cast<Byte>(scaled < 0.0F ? -magnitude : magnitude);
+  }
+}
+
+void store_nibbles(const std::array<int, 32>& q, Byte* out) {
+  for (std::size_t i = 0; i < 16; ++i) out[i] = static_cast<Byte>((q[i] & 15) | ((q[i + 16] & 15) << 4));
+}
+void store_fifth_bits(const std::array<int, 32>& q, Byte* out) {
+  for (std::size_t byte = 0; byte < 4; ++byte) {
+    int bits = 0;
+    for (std::size_t i = 0; i < 8; ++i) bits |= ((q[8 * byte + i] >> 4) & 1) << i;
+    out[byte] = static_cast<Byte>(bits);
+  }
+}
+
+// The extreme value becomes -half, so that the scale has its sign turned.
+std::array<int, 32> signed_codes(const float* x, int half, Byte* scale) {
+  const float d = extreme(x, 32) / from_int(-half);
+  const float id = inverse(d);
+  store_half(scale, d);
+  std::array<int, 32> q{};
+  for (std::size_t i = 0; i < 32; ++i) q[i] = truncated(x[i] * id + (from_int(half) + 0.5F), 2 * half - 1);
+  return q;
+}
+void q4_0_pack(const float* x, Byte* r) { store_nibbles(signed_codes(x, 8, r), r + 2); }
+void q5_0_pack(const float* x, Byte* r) {
+  const std::array<int, 32> q = signed_codes(x, 16, r);
+  store_fifth_bits(q, r + 2);
+  store_nibbles(q, r + 6);
+}
+
+std::array<int, 32> codes_above_minimum(const float* x, int most, Byte* scale_and_minimum) {
+  const auto [low, high] = std::minmax_element(x, x + 32);
+  const float minimum = *low, d = (*high - *low) / from_int(most);
+  const float id = inverse(d);
+  store_half(scale_and_minimum, d);
+  store_half(scale_and_minimum + 2, minimum);
+  std::array<int, 32> q{};
+  for (std::size_t i = 0; i < 32; ++i) q[i] = truncated((x[i] - minimum) * id + 0.5F, most);
+  return q;
+}
+void q4_1_pack(const float* x, Byte* r) { store_nibbles(codes_above_minimum(x, 15, r), r + 4); }
+void q5_1_pack(const float* x, Byte* r) {
+  const std::array<int, 32> q = codes_above_minimum(x, 31, r);
+  store_fifth_bits(q, r + 4);
+  store_nibbles(q, r + 8);
+}
+
+// OCP Microscaling v1.0, section 6.3: the shared exponent is that of the largest magnitude, less that of the element type's
+// largest power of two (E2M1: 4; INT8: 1). Elements saturate. MXFP4 rounds to the nearest value, ties to the smaller magnitude
+// (as llama.cpp), MXINT8 ties to even.
+void mxfp4_pack(const float* x, Byte* r) {
+  const float largest = std::fabs(extreme(x, 32));
+  const int exponent = largest > 0.0F ? std::clamp(floor_log2(largest) - 2 + 127, 0, 254) : 0;
+  r[0] = static_cast<Byte>(exponent);
+  const float d = power_of_two(exponent - 128);
+  std::array<int, 32> q{};
+  for (std::size_t i = 0; i < 32; ++i) {
+    const float magnitude = std::fabs(x[i]);
+    int code = 0;
+    while (code < 7 && magnitude > d * 0.5F *
+                                       from_int(kE2m1Doubled[static_cast<std::size_t>(code)] +
+                                                kE2m1Doubled[static_cast<std::size_t>(code) + 1])) {
+      ++code;
+    }
+    q[i] = code != 0 && x[i] < 0.0F ? code + 8 : code;
+  }
+  store_nibbles(q, r + 1);
+}
+
+void mxint8_pack(const float* x, Byte* r) {
+  const float largest = std::fabs(extreme(x, 32));
+  // Element exponents reach down to 2^-6: the inverse of the scale is finite from exponent 6 on.
+  const int exponent = largest > 0.0F ? std::clamp(floor_log2(largest) + 127, 6, 254) : 6;
+  r[0] = static_cast<Byte>(exponent);
+  const float inverse_scale = power_of_two(133 - exponent);
+  for (int i = 0; i < 32; ++i) r[1 + i] = static_cast<Byte>(nearest(x[i] * inverse_scale, -127, 127));
+}
+
+}  // namespace
+
+BlockPacker block_packer(DType type) {
+  switch (type) {
+    case DType::kF32:
+      return f32_pack;
+    case DType::kF16:
+      return f16_pack;
+    case DType::kBf16:
+      return bf16_pack;
+    case DType::kQ8_0:
+      return q8_0_pack;
+    case DType::kQ4_0:
+      return q4_0_pack;
+    case DType::kQ4_1:
+      return q4_1_pack;
+    case DType::kQ5_0:
+      return q5_0_pack;
+    case DType::kQ5_1:
+      return q5_1_pack;
+    case DType::kMxfp4:
+      return mxfp4_pack;
+    case DType::kMxint8:
+      return mxint8_pack;
+    default:
+      return nullptr;
+  }
+}
+
+}  // namespace rooftree::formats
