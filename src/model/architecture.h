@@ -17,6 +17,8 @@
 
 namespace rooftree::model {
 
+struct DecoderSpec;
+
 class Architecture {
  public:
   Architecture();
@@ -30,6 +32,8 @@ class Architecture {
   virtual void write(GraphWriter& writer) const = 0;
   [[nodiscard]] virtual std::int64_t tokens_processed(const Phase& phase) const = 0;
   [[nodiscard]] virtual Description describe() const = 0;
+  // The shape of a decoder; null for other kinds.
+  [[nodiscard]] virtual const DecoderSpec* decoder() const { return nullptr; }
   // The longest sequence that its position table holds; 0 = no table.
   [[nodiscard]] virtual std::int64_t position_limit() const { return 0; }
 

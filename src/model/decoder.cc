@@ -80,6 +80,7 @@ class Decoder final : public Architecture {
   }
 
   std::int64_t tokens_processed(const Phase& phase) const override { return phase.batch * phase.tokens; }
+  const DecoderSpec* decoder() const override { return &s_; }
   std::int64_t position_limit() const override { return s_.learned_positions ? s_.max_positions : 0; }
 
   void write(GraphWriter& w) const override {

@@ -163,6 +163,21 @@ std::vector<std::int64_t> FieldReader::integers(std::string_view key, std::int64
   return out;
 }
 
+std::vector<double> FieldReader::numbers_or_empty(std::string_view key, double low, double high, std::size_t max_count) {
+  std::vector<double> out;
+  const Json* value = array_or_null(key);
+  if (value == nullptr) return out;
+  for (const Json& item : *value) {
+    const double v = item.is_number() ? item.get<double>() : NAN;
+    if (!(v >= low && v <= high) || out.size() == max_count) {
+      fail(key, quoted(item), fmt::format("at most {} numbers in {}..{}", max_count, low, high));
+      return {};
+    }
+    out.push_back(v);
+  }
+  return out;
+}
+
 FieldReader FieldReader::object(std::string_view key) {
   const Json* value = require(key, "an object");
   FieldReader reader(value, where_, full_name(key));

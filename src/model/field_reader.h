@@ -29,6 +29,7 @@ class FieldReader {
   std::string text_or(std::string_view key, std::string_view fallback);
   std::vector<std::string> texts_or_empty(std::string_view key);
   std::vector<std::int64_t> integers(std::string_view key, std::int64_t low, std::int64_t high, std::size_t max_count);
+  std::vector<double> numbers_or_empty(std::string_view key, double low, double high, std::size_t max_count);
   // An object below; its problems are those of its own reader.
   FieldReader object(std::string_view key);
   FieldReader object_or_empty(std::string_view key);

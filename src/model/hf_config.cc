@@ -4,6 +4,7 @@
 #include <array>
 
 #include "model/architecture.h"
+#include "model/execution.h"
 #include "model/field_reader.h"
 #include "model/model.h"
 
@@ -18,6 +19,7 @@ using ArchitectureResult = Result<std::shared_ptr<const Architecture>>;
 // What a reader leaves for the model besides its architecture.
 struct Common {
   std::int64_t max_context = 0;
+  ExecutionSpec execution{};
 };
 
 Error within(const Error& error, std::string_view where) { return error.within(std::string(where)); }
@@ -34,6 +36,42 @@ ArchitectureResult finish(std::initializer_list<Status> problems, std::string_vi
 }
 
 bool is_relu(std::string_view activation) { return activation == "relu"; }
+
+// Something that can be priced and not executed; the first such thing is told.
+void refuse(Common& common, std::string what) {
+  if (common.execution.refusal.empty()) common.execution.refusal = std::move(what);
+}
+
+void read_activation(FieldReader& r, Common& common, std::string_view key, std::string_view fallback) {
+  const std::string name = r.text_or(key, fallback);
+  if (const auto known = activation_of(name)) {
+    common.execution.activation = *known;
+  } else {
+    refuse(common, fmt::format("the activation '{}'", name));
+  }
+}
+
+// "rope_theta" and "rope_scaling", or both in "rope_parameters" (transformers 5), there possibly once per kind of layer. A
+// scaling that is not known keeps the model from being executed, not from being priced.
+void read_rope(FieldReader& r, Common& common, double theta) {
+  ExecutionSpec& e = common.execution;
+  e.theta = r.number_or("rope_theta", theta, 1, 1e15);
+  const auto read_scaling = [&](FieldReader scaling) {
+    e.theta = scaling.number_or("rope_theta", e.theta, 1, 1e15);
+    e.scaling = read_rope_scaling(scaling, common.max_context);
+    if (const Status status = scaling.status(); !status) refuse(common, status.error().message);
+  };
+  if (!r.has("rope_parameters")) return read_scaling(r.object_or_empty("rope_scaling"));
+  FieldReader parameters = r.object("rope_parameters");
+  if (!parameters.has("full_attention")) return read_scaling(std::move(parameters));
+  FieldReader local = parameters.object_or_empty("sliding_attention");
+  e.local_theta = local.number_or("rope_theta", 0, 1, 1e15);
+  read_scaling(parameters.object("full_attention"));
+}
+
+void read_rms_epsilon(FieldReader& r, Common& common, double fallback) {
+  common.execution.norm_epsilon = r.number_or("rms_norm_eps", fallback, 0, 1);
+}
 
 // The shape fields that nearly all decoders share under these names.
 DecoderSpec read_llama_shape(FieldReader& r, Common& common, bool tied_by_default) {
@@ -98,14 +136,26 @@ ArchitectureResult read_llama(FieldReader& r, std::string_view where, std::strin
   s.dense.bias = r.flag_or("mlp_bias", false);
   const bool bias = r.flag_or("attention_bias", false);
   set_bias(s.attention, bias, bias);
+  read_activation(r, common, "hidden_act", "silu");
+  read_rms_epsilon(r, common, type == "llama" || type == "mistral" ? 1e-6 : 1e-5);
+  read_rope(r, common, type == "mixtral" ? 1e6 : 10'000);
   if (type == "mistral" || type == "mixtral" || type == "phi3")
     s.attention.window = r.integer_or("sliding_window", 0, 1, kMaxPositions);
   if (type == "mixtral") {
     s.moe = {.experts = r.integer("num_local_experts", 1, kMaxExperts),
              .top_k = r.integer("num_experts_per_tok", 1, kMaxExperts),
              .width = s.dense.width};
+    common.execution.routing.normalise = true;
   }
-  if (type == "phi3") read_partial_rotary(r, s.attention, 1.0);
+  if (type == "phi3") {
+    read_partial_rotary(r, s.attention, 1.0);
+    RopeScaling& scaling = common.execution.scaling;
+    const auto longest = static_cast<double>(std::max<std::int64_t>(common.max_context, 1));
+    scaling.original_context = static_cast<double>(
+        r.integer_or("original_max_position_embeddings", std::max<std::int64_t>(common.max_context, 1), 1, kMaxPositions));
+    if (scaling.kind == RopeScaling::Kind::kLongRope && scaling.factor == 1)
+      scaling.factor = longest / scaling.original_context;
+  }
   return finish({r.status()}, where, s, make_decoder_architecture);
 }
 
@@ -118,6 +168,9 @@ ArchitectureResult read_qwen(FieldReader& r, std::string_view where, std::string
   s.attention.qk_norm = !second;
   if (r.flag_or("use_sliding_window", false)) s.attention.window = r.integer_or("sliding_window", 0, 1, kMaxPositions);
   read_layer_types(r, s, 0);
+  read_activation(r, common, "hidden_act", "silu");
+  read_rms_epsilon(r, common, 1e-6);
+  read_rope(r, common, 10'000);
   if (mixture) {
     s.moe = {.experts = r.integer("num_experts", 1, kMaxExperts),
              .top_k = r.integer("num_experts_per_tok", 1, kMaxExperts),
@@ -126,6 +179,7 @@ ArchitectureResult read_qwen(FieldReader& r, std::string_view where, std::string
       s.moe.shared_width = r.integer("shared_expert_intermediate_size", 1, kMaxExtent);
       s.moe.shared_gate = true;
     }
+    common.execution.routing.normalise = r.flag_or("norm_topk_prob", false);
     s.moe_every = r.integer_or("decoder_sparse_step", 1, 1, kMaxLayers);
     if (const Json* dense = r.array_or_null("mlp_only_layers"); dense != nullptr && !dense->empty()) {
       r.fail("mlp_only_layers", quoted(*dense), "an empty list: dense layers by index are not supported");
@@ -174,13 +228,24 @@ ArchitectureResult read_gemma(FieldReader& r, std::string_view where, std::strin
   set_bias(s.attention, bias, bias);
   s.dense.width = t.integer("intermediate_size", 1, kMaxExtent);
   s.embedding_scale = true;
+  ExecutionSpec& e = common.execution;
+  // "hidden_act" says gelu where the tanh form is meant; "hidden_activation" is exact.
+  e.activation = Activation::kGeluTanh;
+  if (t.has("hidden_activation")) read_activation(t, common, "hidden_activation", "gelu_pytorch_tanh");
+  read_rms_epsilon(t, common, 1e-6);
+  const bool local_base = type == "gemma3" || type == "gemma3_text";
+  read_rope(t, common, local_base ? 1e6 : 10'000);
+  if (local_base && e.local_theta == 0) e.local_theta = t.number_or("rope_local_base_freq", 10'000, 1, 1e15);
+  if (type != "gemma") e.query_scale = t.number_or("query_pre_attn_scalar", 256, 1e-6, 1e9);
   if (type != "gemma") {
     s.post_norms = true;
     s.attention.window = t.integer_or("sliding_window", 4096, 1, kMaxPositions);
     const bool third = type != "gemma2";
     s.attention.qk_norm = third;
-    s.attention.softcap = t.number_or("attn_logit_softcapping", third ? 0 : 50, 0, 1e9) > 0;
-    s.final_softcap = t.number_or("final_logit_softcapping", third ? 0 : 30, 0, 1e9) > 0;
+    e.softcap = t.number_or("attn_logit_softcapping", third ? 0 : 50, 0, 1e9);
+    e.final_softcap = t.number_or("final_logit_softcapping", third ? 0 : 30, 0, 1e9);
+    s.attention.softcap = e.softcap > 0;
+    s.final_softcap = e.final_softcap > 0;
     const std::int64_t period = third ? t.integer_or("sliding_window_pattern", 6, 1, kMaxLayers) : 2;
     read_layer_types(t, s, t.integer_or("_sliding_window_pattern", period, 1, kMaxLayers));
   }
@@ -201,6 +266,10 @@ ArchitectureResult read_phi(FieldReader& r, std::string_view where, std::string_
   set_bias(s.attention, true, true);
   s.attention.qk_norm = r.flag_or("qk_layernorm", false);
   read_partial_rotary(r, s.attention, 0.5);
+  read_activation(r, common, "hidden_act", "gelu_new");
+  common.execution.norm_epsilon = r.number_or("layer_norm_eps", 1e-5, 0, 1);
+  read_rope(r, common, 10'000);
+  if (s.attention.qk_norm) refuse(common, "layer norms on queries and keys");
   s.dense = {.width = r.integer_or("intermediate_size", 4 * s.hidden, 1, kMaxExtent), .gated = false, .bias = true};
   return finish({r.status()}, where, s, make_decoder_architecture);
 }
@@ -213,6 +282,7 @@ ArchitectureResult read_gpt_neox(FieldReader& r, std::string_view where, std::st
   const bool bias = r.flag_or("attention_bias", true);
   set_bias(s.attention, bias, bias);
   read_partial_rotary(r, s.attention, 0.25, "rotary_pct");
+  refuse(common, "the weights of GPT-NeoX");
   s.dense = {.width = r.integer("intermediate_size", 1, kMaxExtent), .gated = false, .bias = true};
   return finish({r.status()}, where, s, make_decoder_architecture);
 }
@@ -223,6 +293,9 @@ ArchitectureResult read_starcoder2(FieldReader& r, std::string_view where, std::
   const bool bias = r.flag_or("use_bias", true);
   set_bias(s.attention, bias, bias);
   s.attention.window = r.integer_or("sliding_window", 0, 1, kMaxPositions);
+  read_activation(r, common, "hidden_act", "gelu_pytorch_tanh");
+  common.execution.norm_epsilon = r.number_or("norm_epsilon", 1e-5, 0, 1);
+  read_rope(r, common, 10'000);
   s.dense = {.width = r.integer("intermediate_size", 1, kMaxExtent), .gated = false, .bias = bias};
   return finish({r.status()}, where, s, make_decoder_architecture);
 }
@@ -242,6 +315,9 @@ ArchitectureResult read_gpt2(FieldReader& r, std::string_view where, std::string
   a.head_dim = a.value_dim = std::max<std::int64_t>(s.hidden / a.heads, 1);
   set_bias(a, true, true);
   s.dense = {.width = r.integer_or("n_inner", 4 * s.hidden, 1, kMaxExtent), .gated = false, .bias = true};
+  read_activation(r, common, "activation_function", "gelu_new");
+  common.execution.norm_epsilon = r.number_or("layer_norm_epsilon", 1e-5, 0, 1);
+  if (r.flag_or("scale_attn_by_inverse_layer_idx", false)) refuse(common, "attention scaled by the layer's number");
   return finish({r.status()}, where, s, make_decoder_architecture);
 }
 
@@ -260,6 +336,7 @@ ArchitectureResult read_opt(FieldReader& r, std::string_view where, std::string_
   const std::int64_t projected = r.integer_or("word_embed_proj_dim", s.hidden, 1, kMaxExtent);
   if (projected != s.hidden)
     r.fail("word_embed_proj_dim", fmt::format("{}", projected), fmt::format("hidden_size {}", s.hidden));
+  refuse(common, "the weights of OPT");
   if (!r.flag_or("do_layer_norm_before", true)) r.fail("do_layer_norm_before", "false", "true");
   return finish({r.status()}, where, s, make_decoder_architecture);
 }
@@ -279,6 +356,7 @@ ArchitectureResult read_bloom(FieldReader& r, std::string_view where, std::strin
   a.head_dim = a.value_dim = std::max<std::int64_t>(s.hidden / a.heads, 1);
   set_bias(a, true, true);
   s.dense = {.width = 4 * s.hidden, .gated = false, .bias = true};
+  refuse(common, "the weights of BLOOM");
   return finish({r.status()}, where, s, make_decoder_architecture);
 }
 
@@ -294,7 +372,13 @@ ArchitectureResult read_falcon(FieldReader& r, std::string_view where, std::stri
   } else {
     a.kv_heads = r.flag_or("multi_query", true) ? 1 : a.heads;
   }
-  if (r.flag_or("alibi", false)) a.rotary_dim = 0;
+  if (r.flag_or("alibi", false)) {
+    a.rotary_dim = 0;
+    refuse(common, "Falcon's scaled linear biases");
+  }
+  read_activation(r, common, "activation", "gelu");
+  common.execution.norm_epsilon = r.number_or("layer_norm_epsilon", 1e-5, 0, 1);
+  read_rope(r, common, 10'000);
   const bool bias = r.flag_or("bias", false);
   set_bias(a, bias, bias);
   s.dense = {.width = r.integer_or("ffn_hidden_size", 4 * s.hidden, 1, kMaxExtent), .gated = false, .bias = bias};
@@ -317,9 +401,23 @@ ArchitectureResult read_mpt(FieldReader& r, std::string_view where, std::string_
   s.learned_positions = !attention.flag_or("alibi", false) && r.flag_or("learned_pos_emb", true);
   const bool bias = !r.flag_or("no_bias", true);
   set_bias(a, bias, bias);
+  refuse(common, "the weights of MPT");
   const double ratio = r.number_or("expansion_ratio", 4, 1.0 / 64, 64);
   s.dense = {.width = static_cast<std::int64_t>(ratio * static_cast<double>(s.hidden)), .gated = false, .bias = bias};
   return finish({r.status(), attention.status()}, where, s, make_decoder_architecture);
+}
+
+// Group-limited choice of experts.
+void read_groups(FieldReader& r, const DecoderSpec& s, bool limited, Common& common) {
+  Routing& routing = common.execution.routing;
+  const std::int64_t groups = r.integer_or("n_group", 1, 1, kMaxExperts);
+  const std::int64_t chosen = r.integer_or("topk_group", groups, 1, kMaxExperts);
+  if (!limited) return;
+  routing.groups = groups;
+  routing.chosen_groups = chosen;
+  if (s.moe.experts % groups != 0 || chosen > groups) {
+    r.fail("n_group", fmt::format("{} of {} experts, {} chosen", groups, s.moe.experts, chosen), "a divisor of the experts");
+  }
 }
 
 ArchitectureResult read_deepseek(FieldReader& r, std::string_view where, std::string_view type, Common& common) {
@@ -339,12 +437,26 @@ ArchitectureResult read_deepseek(FieldReader& r, std::string_view where, std::st
     a.index_dim = r.integer("index_head_dim", 1, kMaxHeads);
   }
   s.dense.width = r.integer("intermediate_size", 1, kMaxExtent);
+  read_activation(r, common, "hidden_act", "silu");
+  read_rms_epsilon(r, common, 1e-6);
+  read_rope(r, common, 10'000);
+  common.execution.pairing = RopePairing::kNeighbours;
+  if (r.flag_or("attention_bias", false)) refuse(common, "biases in latent attention");
   if (r.has("n_routed_experts")) {
     s.moe = {.experts = r.integer("n_routed_experts", 1, kMaxExperts),
              .top_k = r.integer("num_experts_per_tok", 1, kMaxExperts),
              .width = r.integer("moe_intermediate_size", 1, kMaxExtent)};
     s.moe.shared_width = s.moe.width * r.integer_or("n_shared_experts", 0, 0, 1024);
-    s.moe.selection_bias = r.text_or("topk_method", "") == "noaux_tc";
+    const bool second = type == "deepseek_v2";
+    const std::string method = r.text_or("topk_method", second ? "greedy" : "noaux_tc");
+    s.moe.selection_bias = method == "noaux_tc";
+    Routing& routing = common.execution.routing;
+    routing.scoring = r.text_or("scoring_func", second ? "softmax" : "sigmoid") == "sigmoid" ? RouteScoring::kSigmoid
+                                                                                             : RouteScoring::kSoftmax;
+    routing.selection_bias = s.moe.selection_bias;
+    routing.normalise = r.flag_or("norm_topk_prob", !second);
+    routing.weight_scale = static_cast<float>(r.number_or("routed_scaling_factor", second ? 1 : 2.5, 0, 1e9));
+    read_groups(r, s, method != "greedy", common);
     s.first_dense = r.integer_or("first_k_dense_replace", 0, 0, kMaxLayers);
     if (const std::int64_t every = r.integer_or("moe_layer_freq", 1, 1, kMaxLayers); every != 1) {
       r.fail("moe_layer_freq", fmt::format("{}", every), "1");
@@ -358,6 +470,10 @@ ArchitectureResult read_glm(FieldReader& r, std::string_view where, std::string_
   set_bias(s.attention, r.flag_or("attention_bias", false), false);
   read_partial_rotary(r, s.attention, 0.5);
   s.dense.width = r.integer("intermediate_size", 1, kMaxExtent);
+  read_activation(r, common, "hidden_act", "silu");
+  read_rms_epsilon(r, common, 1e-5);
+  read_rope(r, common, 10'000);
+  if (type == "glm4") common.execution.pairing = RopePairing::kNeighbours;
   if (type == "glm4_moe") {
     s.attention.qk_norm = r.flag_or("use_qk_norm", false);
     s.moe = {.experts = r.integer("n_routed_experts", 1, kMaxExperts),
@@ -365,6 +481,12 @@ ArchitectureResult read_glm(FieldReader& r, std::string_view where, std::string_
              .width = r.integer("moe_intermediate_size", 1, kMaxExtent)};
     s.moe.shared_width = s.moe.width * r.integer_or("n_shared_experts", 1, 0, 1024);
     s.moe.selection_bias = true;
+    Routing& routing = common.execution.routing;
+    routing.scoring = RouteScoring::kSigmoid;
+    routing.selection_bias = true;
+    routing.normalise = r.flag_or("norm_topk_prob", true);
+    routing.weight_scale = static_cast<float>(r.number_or("routed_scaling_factor", 1, 0, 1e9));
+    read_groups(r, s, true, common);
     s.first_dense = r.integer_or("first_k_dense_replace", 1, 0, kMaxLayers);
   } else {
     s.post_norms = true;
@@ -385,6 +507,13 @@ ArchitectureResult read_gpt_oss(FieldReader& r, std::string_view where, std::str
            .width = r.integer("intermediate_size", 1, kMaxExtent),
            .bias = true,
            .router_bias = true};
+  read_rms_epsilon(r, common, 1e-5);
+  read_rope(r, common, 150'000);
+  common.execution.activation = Activation::kSwigluClamped;
+  common.execution.routing.softmax_over_chosen = true;
+  if (const double limit = r.number_or("swiglu_limit", 7, 0, 1e9); limit != 7) {
+    refuse(common, fmt::format("an activation clamped at {}", limit));
+  }
   return finish({r.status()}, where, s, make_decoder_architecture);
 }
 
@@ -392,6 +521,7 @@ ArchitectureResult read_grok(FieldReader& r, std::string_view where, std::string
   DecoderSpec s = read_llama_shape(r, common, true);
   s.post_norms = true;
   s.embedding_scale = true;
+  refuse(common, "the weights of Grok");
   s.attention.softcap = r.number_or("max_attn_value", 30, 0, 1e9) > 0;
   s.moe = {.experts = r.integer("num_experts", 1, kMaxExperts),
            .top_k = r.integer("num_experts_per_tok", 1, kMaxExperts),
@@ -406,6 +536,7 @@ ArchitectureResult read_llama4(FieldReader& r, std::string_view where, std::stri
   // Its query-key norm has no weights; the 2 head_dim per layer counted here are 1e-7 of the model.
   s.attention.qk_norm = t.flag_or("use_qk_norm", true);
   s.attention.chunk = t.integer_or("attention_chunk_size", 8192, 1, kMaxPositions);
+  refuse(common, "the weights of Llama 4");
   s.global_without_rope = true;
   read_layer_types(t, s, t.integer_or("no_rope_layer_interval", 4, 1, kMaxLayers));
   s.moe = {.experts = t.integer("num_local_experts", 1, kMaxExperts),
@@ -642,6 +773,7 @@ Result<Model> parse_hf_config(std::string_view json_text, std::string_view where
   Common common;
   ROOFTREE_TRY(model.architecture, reader->read(r, where, reader->type, common));
   model.max_context = common.max_context;
+  set_execution(model, common.execution);
   return model;
 }
 

@@ -7,6 +7,7 @@
 #include <atomic>
 
 #include "model/architecture.h"
+#include "model/execution.h"
 
 namespace rooftree::model {
 
@@ -105,6 +106,12 @@ Result<Graph> Model::build(const Phase& phase, Fusion fusion) const {
   return graph;
 }
 
+Result<const Numerics*> Model::numerics() const {
+  if (constants != nullptr) return constants.get();
+  return Error{ErrorCode::kInvalid,
+               fmt::format("{}: cannot be executed: it needs {}", id, not_executable.empty() ? "constants" : not_executable)};
+}
+
 Description Model::describe() const { return architecture->describe(); }
 
 Result<Model> make_decoder(const DecoderShape& shape) {
@@ -144,6 +151,7 @@ Result<Model> make_decoder(const DecoderShape& shape) {
   model.family = "custom";
   model.max_context = shape.max_context;
   model.architecture = std::move(architecture).value();
+  set_execution(model, {.activation = shape.gated ? Activation::kSilu : Activation::kGeluTanh, .routing = {.normalise = true}});
   return model;
 }
 

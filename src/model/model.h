@@ -14,6 +14,7 @@
 #include "base/dtype.h"
 #include "base/result.h"
 #include "model/graph.h"
+#include "model/numerics.h"
 
 namespace rooftree::model {
 
@@ -69,6 +70,12 @@ struct Model {
   std::int64_t max_context = 0;  // 0 = not stated
   DType native_weight_type = DType::kBf16;
   std::shared_ptr<const Architecture> architecture;  // shared by copies of the model; immutable
+
+  std::shared_ptr<const Numerics> constants;  // what execution needs besides; null where it cannot be executed
+  std::string not_executable;                 // and what that is due to: "cross-attention to images"
+
+  // The constants of execution. kInvalid names what the model has that is not executed.
+  [[nodiscard]] Result<const Numerics*> numerics() const;
 
   // The graph of a phase. kInvalid when the phase does not apply (decode of a ResNet) or exceeds what the model can do.
   Result<Graph> build(const Phase& phase, Fusion fusion = Fusion::kStandard) const;

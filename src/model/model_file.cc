@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "model/architecture.h"
+#include "model/execution.h"
 #include "model/field_reader.h"
 
 namespace rooftree::model {
@@ -72,7 +73,19 @@ Status read_vision(FieldReader r, std::string_view where, std::optional<VisionTo
   return r.status(true);
 }
 
-ArchitectureResult read_decoder(FieldReader& r, std::string_view where) {
+// How experts are chosen, in words: "sigmoid, group limited (8 groups, top 4), bias".
+void read_routing(FieldReader& experts, const DecoderSpec& s, Routing& out) {
+  const std::string text = experts.text_or("routing", "");
+  const auto says = [&](std::string_view word) { return text.find(word) != std::string::npos; };
+  out.scoring = says("sigmoid") ? RouteScoring::kSigmoid : RouteScoring::kSoftmax;
+  out.selection_bias = s.moe.selection_bias;
+  out.normalise = experts.flag_or("normalised", text.empty() || says("sigmoid"));
+  out.groups = experts.integer_or("groups", 1, 1, kMaxExperts);
+  out.chosen_groups = experts.integer_or("groups_per_token", 1, 1, kMaxExperts);
+  out.weight_scale = static_cast<float>(experts.number_or("scale", 1, 0, 1e9));
+}
+
+ArchitectureResult read_decoder(FieldReader& r, std::string_view where, ExecutionSpec& e) {
   DecoderSpec s;
   std::vector<Status> problems;
   s.layers = r.integer("layers", 1, kMaxLayers);
@@ -82,7 +95,8 @@ ArchitectureResult read_decoder(FieldReader& r, std::string_view where) {
   s.max_positions = r.integer("context", 1, kMaxPositions);
   s.embedding_scale = r.flag_or("embedding_scale", false);
   s.dropout = r.flag_or("training_dropout", false);
-  s.final_softcap = r.number_or("final_softcap", 0, 0, 1e9) > 0;
+  e.final_softcap = r.number_or("final_softcap", 0, 0, 1e9);
+  s.final_softcap = e.final_softcap > 0;
   s.head_bias = r.flag_or("head_bias", false);
   s.cross_layers = r.integer_or("cross_layers", 0, 0, kMaxLayers);
   r.integer_or("extra_prediction_layers", 0, 0, 64);  // multi-token prediction heads are no part of the model proper
@@ -93,7 +107,7 @@ ArchitectureResult read_decoder(FieldReader& r, std::string_view where) {
   const std::string norm_kind = norm.text("kind");
   if (norm_kind != "rms" && norm_kind != "layer") norm.fail("kind", norm_kind, "rms or layer");
   s.norm = norm_kind == "layer" ? NormKind::kLayer : NormKind::kRms;
-  norm.number_or("epsilon", 1e-5, 0, 1);
+  e.norm_epsilon = norm.number_or("epsilon", 1e-5, 0, 1);
   s.post_norms = norm.flag_or("after_sublayers", false);
   s.embedding_norm = norm.flag_or("embedding", false);
   problems.push_back(norm.status(true));
@@ -104,9 +118,11 @@ ArchitectureResult read_decoder(FieldReader& r, std::string_view where) {
     positions.fail("kind", position_kind, "rotary, learned or alibi");
   }
   s.learned_positions = position_kind == "learned";
-  positions.number_or("theta", 10'000, 1, 1e12);
-  positions.number_or("local_theta", 10'000, 1, 1e12);
-  positions.object_or_empty("scaling");
+  e.theta = positions.number_or("theta", 10'000, 1, 1e12);
+  e.local_theta = positions.number_or("local_theta", 0, 1, 1e12);
+  FieldReader scaling = positions.object_or_empty("scaling");
+  e.scaling = read_rope_scaling(scaling, s.max_positions);
+  problems.push_back(scaling.status(true));
   const std::int64_t rotary_dim = positions.integer_or("dim", 0, 1, kMaxHeads);
   s.global_without_rope = !positions.flag_or("global_layers", true);
   problems.push_back(positions.status(true));
@@ -152,8 +168,9 @@ ArchitectureResult read_decoder(FieldReader& r, std::string_view where) {
   }
   a.qk_norm = attention.flag_or("qk_norm", false);
   a.sinks = attention.flag_or("sinks", false);
-  a.softcap = attention.number_or("softcap", 0, 0, 1e9) > 0;
-  attention.number_or("query_scale", 1, 0, 1e9);
+  e.softcap = attention.number_or("softcap", 0, 0, 1e9);
+  a.softcap = e.softcap > 0;
+  e.query_scale = attention.number_or("query_scale", 0, 0, 1e9);
   a.window = attention.integer_or("window", 0, 1, kMaxPositions);
   a.chunk = attention.integer_or("chunk", 0, 1, kMaxPositions);
   s.global_every = attention.integer_or("global_every", 0, 1, kMaxLayers);
@@ -170,13 +187,10 @@ ArchitectureResult read_decoder(FieldReader& r, std::string_view where) {
     s.moe.shared_gate = experts.flag_or("shared_gate", false);
     s.moe.bias = experts.flag_or("bias", false);
     s.moe.router_bias = experts.flag_or("router_bias", false);
-    s.moe.selection_bias = experts.flag_or("selection_bias", false);
+    s.moe.selection_bias = experts.text_or("routing", "").find("bias") != std::string::npos;
     s.first_dense = experts.integer_or("first_dense", 0, 0, kMaxLayers);
     s.moe_every = experts.integer_or("every", 1, 1, kMaxLayers);
-    experts.text_or("routing", "");
-    experts.integer_or("groups", 1, 1, kMaxExperts);
-    experts.integer_or("groups_per_token", 1, 1, kMaxExperts);
-    experts.number_or("scale", 1, 0, 1e9);
+    read_routing(experts, s, e.routing);
     every_layer_has_experts = s.first_dense == 0 && s.moe_every == 1;
   }
   problems.push_back(experts.status(true));
@@ -184,17 +198,26 @@ ArchitectureResult read_decoder(FieldReader& r, std::string_view where) {
   FieldReader feed_forward = r.object("feed_forward");
   if (!every_layer_has_experts) s.dense.width = feed_forward.integer("width", 1, kMaxExtent);
   s.dense.gated = s.moe.gated = feed_forward.flag("gated");
-  s.dense.relu = s.moe.relu = is_relu(feed_forward.text("activation"));
+  const std::string activation = feed_forward.text("activation");
+  s.dense.relu = s.moe.relu = is_relu(activation);
+  if (const auto known = activation_of(activation)) {
+    e.activation = *known;
+  } else {
+    e.refusal = fmt::format("the activation '{}'", activation);
+  }
+  // gpt-oss, the only one with this activation, weighs experts by a softmax over the chosen ones.
+  if (e.activation == Activation::kSwigluClamped) e.routing = {.softmax_over_chosen = true};
   s.dense.bias = feed_forward.flag_or("bias", false);
   problems.push_back(feed_forward.status(true));
 
+  if (s.attention.latent() && e.scaling.mscale_all == 0) e.scaling.mscale_all = e.scaling.mscale;
   if (r.has("vision")) problems.push_back(read_vision(r.object("vision"), where, s.vision));
   r.skip("vision");
   problems.push_back(r.status(true));
   return finish(problems, where, s, make_decoder_architecture);
 }
 
-ArchitectureResult read_encoder(FieldReader& r, std::string_view where) {
+ArchitectureResult read_encoder(FieldReader& r, std::string_view where, ExecutionSpec&) {
   EncoderSpec s;
   s.layers = r.integer("layers", 1, kMaxLayers);
   s.hidden = r.integer("hidden", 1, kMaxExtent);
@@ -212,7 +235,7 @@ ArchitectureResult read_encoder(FieldReader& r, std::string_view where) {
   return finish({attention.status(true), feed_forward.status(), r.status(true)}, where, s, make_encoder_architecture);
 }
 
-ArchitectureResult read_vision_transformer(FieldReader& r, std::string_view where) {
+ArchitectureResult read_vision_transformer(FieldReader& r, std::string_view where, ExecutionSpec&) {
   VisionTransformerSpec s;
   s.layers = r.integer("layers", 1, kMaxLayers);
   s.hidden = r.integer("hidden", 1, kMaxExtent);
@@ -227,7 +250,7 @@ ArchitectureResult read_vision_transformer(FieldReader& r, std::string_view wher
                 make_vision_transformer_architecture);
 }
 
-ArchitectureResult read_encoder_decoder(FieldReader& r, std::string_view where) {
+ArchitectureResult read_encoder_decoder(FieldReader& r, std::string_view where, ExecutionSpec&) {
   EncoderDecoderSpec s;
   const std::string flavour = r.text("flavour");
   if (flavour != "t5" && flavour != "whisper") r.fail("flavour", flavour, "t5 or whisper");
@@ -264,7 +287,7 @@ ArchitectureResult read_encoder_decoder(FieldReader& r, std::string_view where) 
   return finish(problems, where, s, make_encoder_decoder_architecture);
 }
 
-ArchitectureResult read_convolutional(FieldReader& r, std::string_view where) {
+ArchitectureResult read_convolutional(FieldReader& r, std::string_view where, ExecutionSpec&) {
   ResNetSpec s;
   s.stage_blocks = r.integers("stage_blocks", 1, 10'000, 16);
   s.stage_width = r.integers("stage_width", 1, 65'536, 16);
@@ -274,7 +297,7 @@ ArchitectureResult read_convolutional(FieldReader& r, std::string_view where) {
   return finish({r.status(true)}, where, s, make_resnet_architecture);
 }
 
-ArchitectureResult read_unet(FieldReader& r, std::string_view where) {
+ArchitectureResult read_unet(FieldReader& r, std::string_view where, ExecutionSpec&) {
   UNetSpec s;
   s.in_channels = r.integer("in_channels", 1, 65'536);
   s.out_channels = r.integer("out_channels", 1, 65'536);
@@ -290,7 +313,7 @@ ArchitectureResult read_unet(FieldReader& r, std::string_view where) {
   return finish({r.status(true)}, where, s, make_unet_architecture);
 }
 
-ArchitectureResult read_recommender(FieldReader& r, std::string_view where) {
+ArchitectureResult read_recommender(FieldReader& r, std::string_view where, ExecutionSpec&) {
   RecommenderSpec s;
   s.embedding_dim = r.integer("embedding_dim", 1, kMaxExtent);
   s.bottom = r.integers("bottom", 1, kMaxExtent, 64);
@@ -351,7 +374,7 @@ Result<Model> parse_model_file(std::string_view text, std::string_view where) {
 
   struct Reader {
     std::string_view kind;
-    ArchitectureResult (*read)(FieldReader&, std::string_view);
+    ArchitectureResult (*read)(FieldReader&, std::string_view, ExecutionSpec&);
   };
   constexpr Reader kReaders[] = {
       {"decoder", read_decoder},
@@ -364,11 +387,14 @@ Result<Model> parse_model_file(std::string_view text, std::string_view where) {
   };
   if (kind == "incomplete") {
     ROOFTREE_TRY(model.architecture, read_incomplete(r, json));
+    model.not_executable = "what its sources leave open";
     return model;
   }
   for (const Reader& reader : kReaders) {
     if (reader.kind != kind) continue;
-    ROOFTREE_TRY(model.architecture, reader.read(r, where));
+    ExecutionSpec execution;
+    ROOFTREE_TRY(model.architecture, reader.read(r, where, execution));
+    set_execution(model, execution);
     return model;
   }
   std::vector<std::string_view> known{"incomplete"};

@@ -33,6 +33,8 @@ struct Rope {
 
 enum class RouteScoring : std::uint8_t { kSoftmax, kSigmoid };
 // Expert choice: scores from the router's logits, top_k by score (+ a bias used for the choice only), weights from the scores.
+// With groups, the experts stand in `groups` equal runs; only those of the chosen_groups best runs may be chosen. A run's score
+// is the sum of its two best (with a bias for the choice), else its best: DeepSeek-V3 and V2.
 struct Routing {
   RouteScoring scoring = RouteScoring::kSoftmax;
   bool softmax_over_chosen = false;  // gpt-oss: softmax over the chosen logits alone
@@ -57,6 +59,7 @@ struct Numerics {
   float logit_softcap = 0.0F;
   float logit_scale = 1.0F;
   float residual_scale = 1.0F;
+  std::int64_t max_positions = 0;   // beyond, the rotation would need other frequencies for all positions; 0 = no such bound
   AttentionNumerics local, global;  // of windowed (chunked) layers, and of the others
   Routing routing;
 };
