@@ -28,8 +28,9 @@ struct BlockForm {
 // row: row_bytes(type, out.size()) bytes, any alignment.
 void dequantize_row(DType type, std::span<const std::byte> row, std::span<float> out);
 
-// Rounds to the type's nearest values the way the format's usual writer does for q8_0, q4_0, q4_1, q5_0, q5_1, mxint8, mxfp4,
-// f16, bf16; the K types by a search of the scales. Deterministic.
+// Rounds to the type's nearest values the way the format's usual writer does for q8_0, q4_0, q4_1, q5_0, q5_1 (the bytes of
+// llama-quantize), mxint8, mxfp4, f16, bf16; q4_k, q6_k and iq4_nl by a search of the scales for the least squared error. The same
+// bytes on every machine.
 void quantize_row(DType type, std::span<const float> values, std::span<std::byte> out);
 
 }  // namespace rooftree::formats

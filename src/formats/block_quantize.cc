@@ -139,6 +139,157 @@ void mxint8_pack(const float* x, Byte* r) {
   for (int i = 0; i < 32; ++i) r[1 + i] = static_cast<Byte>(nearest(x[i] * inverse_scale, -127, 127));
 }
 
+// Searches below minimise the plain squared error of the block: with activations that do not correlate this is the expected
+// error of the product. Every candidate scale gives codes, the codes give their best scale by least squares.
+
+std::size_t nearest_iq4(float value) {
+  std::size_t code = 0;
+  while (code < 15 && value > 0.5F * from_int(kIq4Values[code] + kIq4Values[code + 1])) ++code;
+  return code;
+}
+
+void iq4_nl_pack(const float* x, Byte* r) {
+  const float largest = extreme(x, 32);
+  float best = -1.0F, scale = 0.0F;
+  for (int step = -7; step <= 7 && largest != 0.0F; ++step) {
+    const float id = from_int(step + kIq4Values[0]) / largest;
+    float xq = 0.0F, qq = 0.0F;
+    for (std::size_t i = 0; i < 32; ++i) {
+      const float q = from_int(kIq4Values[nearest_iq4(x[i] * id)]);
+      xq += x[i] * q;
+      qq += q * q;
+    }
+    if (qq > 0.0F && xq * xq > best * qq) {
+      best = xq * xq / qq;
+      scale = xq / qq;
+    }
+  }
+  store_half(r, scale);
+  const float id = inverse(float_from_f16(f16_from_float(scale)));
+  std::array<int, 32> q{};
+  for (std::size_t i = 0; i < 32; ++i) q[i] = static_cast<int>(nearest_iq4(x[i] * id));
+  store_nibbles(q, r + 2);
+}
+
+// x ~ scale * q - minimum with q from 0 to 15, scale and minimum not negative.
+struct ScaleAndMinimum {
+  float scale = 0.0F, minimum = 0.0F;
+};
+
+ScaleAndMinimum fit_q4(const float* x) {
+  constexpr int kValues = 32;
+  const auto [low, high] = std::minmax_element(x, x + kValues);
+  const float base = std::min(*low, 0.0F), range = *high - base;
+  if (!(range > 0.0F)) return {0.0F, -base};
+  float sum_x = 0.0F;
+  for (int i = 0; i < kValues; ++i) sum_x += x[i];
+  ScaleAndMinimum best{range / 15.0F, -base};
+  float best_error = -1.0F;
+  for (int step = -10; step <= 10; ++step) {
+    const float id = (15.0F + 0.1F * from_int(step)) / range;
+    // Least squares of x = scale * q - minimum over the block: two equations.
+    float sum_q = 0.0F, sum_qq = 0.0F, sum_xq = 0.0F;
+    for (int i = 0; i < kValues; ++i) {
+      const float q = from_int(nearest((x[i] - base) * id, 0, 15));
+      sum_q += q;
+      sum_qq += q * q;
+      sum_xq += x[i] * q;
+    }
+    const float determinant = from_int(kValues) * sum_qq - sum_q * sum_q;
+    if (!(determinant > 0.0F)) continue;
+    ScaleAndMinimum fit;
+    fit.scale = (from_int(kValues) * sum_xq - sum_x * sum_q) / determinant;
+    fit.minimum = (sum_q * sum_xq - sum_qq * sum_x) / determinant;
+    if (fit.minimum < 0.0F) {
+      fit.minimum = 0.0F;
+      fit.scale = sum_xq / sum_qq;
+    }
+    if (!(fit.scale > 0.0F)) continue;
+    float error = 0.0F;
+    for (int i = 0; i < kValues; ++i) {
+      const float q = from_int(nearest((x[i] - base) * id, 0, 15));
+      const float difference = fit.scale * q - fit.minimum - x[i];
+      error += difference * difference;
+    }
+    if (best_error < 0.0F || error < best_error) {
+      best_error = error;
+      best = fit;
+    }
+  }
+  return best;
+}
+
+void q4_k_pack(const float* x, Byte* r) {
+  std::array<ScaleAndMinimum, 8> fit;
+  float largest_scale = 0.0F, largest_minimum = 0.0F;
+  for (std::size_t j = 0; j < 8; ++j) {
+    fit[j] = fit_q4(x + 32 * j);
+    largest_scale = std::max(largest_scale, fit[j].scale);
+    largest_minimum = std::max(largest_minimum, fit[j].minimum);
+  }
+  store_half(r, largest_scale / 63.0F);
+  store_half(r + 2, largest_minimum / 63.0F);
+  const float d = float_from_f16(f16_from_float(largest_scale / 63.0F));
+  const float dmin = float_from_f16(f16_from_float(largest_minimum / 63.0F));
+  ScaleMin codes;
+  for (std::size_t j = 0; j < 8; ++j) {
+    codes.scale[j] = nearest(fit[j].scale * inverse(d), 0, 63);
+    codes.min[j] = nearest(fit[j].minimum * inverse(dmin), 0, 63);
+  }
+  pack_scales(codes, r + 4);
+  std::fill(r + 16, r + 144, Byte{0});
+  for (std::size_t j = 0; j < 8; ++j) {
+    const float id = inverse(d * from_int(codes.scale[j])), minimum = dmin * from_int(codes.min[j]);
+    for (std::size_t i = 0; i < 32; ++i) {
+      const int q = nearest((x[32 * j + i] + minimum) * id, 0, 15);
+      Byte& byte = r[16 + 32 * (j / 2) + i];
+      byte = static_cast<Byte>(byte | (q << (j % 2 == 0 ? 0 : 4)));
+    }
+  }
+}
+
+// The signed scale of 16 values with codes from -32 to 31.
+float fit_q6(const float* x) {
+  const float largest = extreme(x, 16);
+  float best = -1.0F, scale = 0.0F;
+  for (int step = -9; step <= 9 && largest != 0.0F; ++step) {
+    const float id = -(32.0F + 0.1F * from_int(step)) / largest;
+    float xq = 0.0F, qq = 0.0F;
+    for (std::size_t i = 0; i < 16; ++i) {
+      const float q = from_int(nearest(x[i] * id, -32, 31));
+      xq += x[i] * q;
+      qq += q * q;
+    }
+    if (qq > 0.0F && xq * xq > best * qq) {
+      best = xq * xq / qq;
+      scale = xq / qq;
+    }
+  }
+  return scale;
+}
+
+void q6_k_pack(const float* x, Byte* r) {
+  std::array<float, 16> scales{};
+  for (std::size_t j = 0; j < 16; ++j) scales[j] = fit_q6(x + 16 * j);
+  // The extreme scale becomes -128.
+  const float exact = extreme(scales.data(), 16) / -128.0F;
+  store_half(r + 208, exact);
+  const float d = float_from_f16(f16_from_float(exact));
+  std::fill(r, r + 192, Byte{0});
+  for (std::size_t j = 0; j < 16; ++j) {
+    const int scale = nearest(scales[j] * inverse(d), -128, 127);
+    r[192 + j] = static_cast<Byte>(scale);
+    const float id = inverse(d * from_int(scale));
+    for (std::size_t i = 16 * j; i < 16 * j + 16; ++i) {
+      const int q = nearest(x[i] * id, -32, 31) + 32;
+      const std::size_t half = i / 128, in = i % 128;
+      Byte &low = r[64 * half + in % 64], &high = r[128 + 32 * half + in % 32];
+      low = static_cast<Byte>(low | ((q & 15) << (in < 64 ? 0 : 4)));
+      high = static_cast<Byte>(high | ((q >> 4) << (2 * (in / 32))));
+    }
+  }
+}
+
 }  // namespace
 
 BlockPacker block_packer(DType type) {
@@ -163,6 +314,12 @@ BlockPacker block_packer(DType type) {
       return mxfp4_pack;
     case DType::kMxint8:
       return mxint8_pack;
+    case DType::kIq4Nl:
+      return iq4_nl_pack;
+    case DType::kQ4K:
+      return q4_k_pack;
+    case DType::kQ6K:
+      return q6_k_pack;
     default:
       return nullptr;
   }
