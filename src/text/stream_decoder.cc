@@ -1,4 +1,5 @@
 #include "text/tokenizer.h"
+#include "text/unicode_text.h"
 
 namespace rooftree::text {
 namespace {
@@ -17,19 +18,21 @@ std::size_t unfinished(std::string_view text) {
 }  // namespace
 
 std::string StreamDecoder::push(TokenId token) {
-  pending_ += first_ ? tokenizer_.decode(std::span(&token, 1)) : tokenizer_.piece(token);
-  first_ = false;
+  const std::string piece = first_ ? tokenizer_.decode(std::span(&token, 1)) : tokenizer_.piece(token);
+  // A control token gives nothing: what follows it is still the first word. A space alone is the first word's.
+  if (!piece.empty() || !tokenizer_.piece(token).empty()) first_ = false;
+  pending_ += piece;
   const std::size_t held = unfinished(pending_);
-  std::string out = pending_.substr(0, pending_.size() - held);
+  const std::string_view ready = std::string_view(pending_).substr(0, pending_.size() - held);
+  std::string out = replace_invalid(ready);
   pending_.erase(0, pending_.size() - held);
   return out;
 }
 
 std::string StreamDecoder::finish() {
-  std::string out;
-  if (!pending_.empty()) out = "\xEF\xBF\xBD";
+  std::string out = replace_invalid(pending_);
   pending_.clear();
-  first_ = true;
+  first_ = !after_text_;
   return out;
 }
 

@@ -63,17 +63,23 @@ class Tokenizer {
   [[nodiscard]] virtual std::uint64_t hash() const = 0;              // of everything that decides the mapping
 };
 
-// Gives text as tokens arrive, holding back the bytes of an unfinished UTF-8 character.
+struct StreamOptions {
+  bool after_text = false;  // the tokens continue a text: the first one keeps its space
+};
+
+// Gives text as tokens arrive: always valid UTF-8, for a terminal or JSON. Holds back the bytes of an unfinished character;
+// bytes that are none come out as U+FFFD (decode() and piece() give them unchanged). The tokenizer must outlive it.
 class StreamDecoder {
  public:
-  explicit StreamDecoder(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {}
+  explicit StreamDecoder(const Tokenizer& tokenizer, const StreamOptions& options = {})
+      : tokenizer_(tokenizer), after_text_(options.after_text), first_(!options.after_text) {}
   std::string push(TokenId token);
-  std::string finish();  // what was held back, invalid bytes as U+FFFD
+  std::string finish();  // what was held back; then ready for another text
 
  private:
   const Tokenizer& tokenizer_;
   std::string pending_;
-  bool first_ = true;
+  bool after_text_ = false, first_ = true;
 };
 
 }  // namespace rooftree::text
