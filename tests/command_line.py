@@ -55,6 +55,11 @@ BAD = [
     (["machines", "--set", "chip.power_max=5 W"], 2, ["--set", "NAME"]),
     (["machines", "dgx-h100", "--kind", "gpu"], 2, ["dgx-h100", "--kind", "expected"]),
     (["machines", "--standards", "dgx-h100"], 2, ["--standards", "dgx-h100"]),
+    (["convert", "in.gguf", "out.gguf"], 2, ["--weights"]),
+    (["convert", "in.gguf", "--weights", "q8_0"], 2, ["out"]),
+    (["convert", "in.gguf", "out.gguf", "--weights", "q9"], 2, ["--weights", "q9", "expected"]),
+    (["convert", "in.gguf", "out.gguf", "--weights", "mxint8"], 2, ["mxint8", "expected", "q8_0"]),
+    (["convert", "/no/such/in.gguf", "out.gguf", "--weights", "q8_0"], 3, ["/no/such/in.gguf"]),
     (["explore", "moon", "--model", "llama-3.2-1b", "--x", "a", "--y", "b"], 2, ["moon", "chip"]),
 ]
 
