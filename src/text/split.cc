@@ -170,88 +170,126 @@ Result<RegexSplit> RegexSplit::compile_literal(std::string_view literal, Options
   return compile(pattern, options, where);
 }
 
-void RegexSplit::split(std::string_view text, std::vector<std::string_view>& words) const {
-  if (text.empty()) return;
-  pcre2_match_data* const match_data = pcre2_match_data_create(1, nullptr);
-  ROOFTREE_CHECK(match_data != nullptr, "PCRE2 has no memory");
-  while (!text.empty()) {
-    const std::size_t valid = valid_prefix(text);
-    if (valid > 0) split_valid(text.substr(0, valid), match_data, words);
-    text.remove_prefix(valid);
-    std::size_t broken = 0;
-    while (broken < text.size() && !character_at(text, broken).valid) ++broken;
-    if (broken > 0) words.push_back(text.substr(0, broken));
-    text.remove_prefix(broken);
-  }
-  pcre2_match_data_free(match_data);
-}
+namespace {
 
-void RegexSplit::split_valid(std::string_view text, void* match_data, std::vector<std::string_view>& words) const {
-  auto* const data = static_cast<pcre2_match_data*>(match_data);
-  const PCRE2_SIZE* const found = pcre2_get_ovector_pointer(data);
+class MatchData {
+ public:
+  MatchData() : data_(pcre2_match_data_create(1, nullptr)) { ROOFTREE_CHECK(data_ != nullptr, "PCRE2 has no memory"); }
+  ~MatchData() { pcre2_match_data_free(data_); }
+  MatchData(const MatchData&) = delete;
+  MatchData& operator=(const MatchData&) = delete;
+  [[nodiscard]] pcre2_match_data* get() const { return data_; }
+
+ private:
+  pcre2_match_data* data_;
+};
+
+// Calls `found(begin, end)` for each match in valid UTF-8, from left to right; matches may be empty.
+template <class Code, class Found>
+void for_each_match(const Code& code, std::string_view text, const MatchData& data, const Found& found) {
+  const PCRE2_SIZE* const bounds = pcre2_get_ovector_pointer(data.get());
   const auto* const subject = reinterpret_cast<PCRE2_SPTR>(text.data());
-  const SplitBehavior behavior = options_.behavior;
-  std::size_t done = 0;    // what lies before is in words
   std::size_t search = 0;  // where the next match may start
-  const auto emit = [&](std::size_t begin, std::size_t end) {
-    if (end > begin) words.push_back(text.substr(begin, end - begin));
-  };
-  bool touches = false;  // the last word is a match that ends at `done`
   while (search <= text.size()) {
     int result = PCRE2_ERROR_JIT_STACKLIMIT;
-    if (code_->jit) result = pcre2_jit_match(code_->code, subject, text.size(), search, 0, data, code_->context);
+    if (code.jit) result = pcre2_jit_match(code.code, subject, text.size(), search, 0, data.get(), code.context);
     if (result == PCRE2_ERROR_JIT_STACKLIMIT) {
-      result = pcre2_match(code_->code, subject, text.size(), search, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, data, code_->context);
+      result =
+          pcre2_match(code.code, subject, text.size(), search, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, data.get(), code.context);
     }
-    if (result == PCRE2_ERROR_NOMATCH) break;
+    if (result == PCRE2_ERROR_NOMATCH) return;
     if (result < 0) {  // over a limit: no match here
-      if (search >= text.size()) break;
+      if (search >= text.size()) return;
       search += character_at(text, search).length;
       continue;
     }
-    const std::size_t begin = found[0];
-    const std::size_t end = found[1];
     // \K is refused, so that a match neither starts before the search nor ends before its start.
-    switch (behavior) {
-      case SplitBehavior::kIsolated:
-        emit(done, begin);
-        emit(begin, end);
-        done = end;
-        break;
-      case SplitBehavior::kRemoved:
-        if (options_.invert) {
-          emit(begin, end);
-        } else {
-          emit(done, begin);
-        }
-        done = end;
-        break;
-      case SplitBehavior::kMergedWithPrevious:
-        emit(done, end);
-        done = end;
-        break;
-      case SplitBehavior::kMergedWithNext:
-        emit(done, begin);
-        done = begin;
-        break;
-      case SplitBehavior::kContiguous:
-        emit(done, begin);
-        if (begin == done && touches && end > begin) {
-          words.back() = std::string_view(words.back().data(), words.back().size() + (end - begin));
-        } else {
-          emit(begin, end);
-        }
-        touches = end > begin;
-        done = end;
-        break;
-    }
-    search = end;
-    if (end == begin) {
-      if (end >= text.size()) break;
-      search += character_at(text, end).length;
+    found(bounds[0], bounds[1]);
+    search = bounds[1];
+    if (bounds[0] == bounds[1]) {
+      if (search >= text.size()) return;
+      search += character_at(text, search).length;
     }
   }
-  if (behavior != SplitBehavior::kRemoved || !options_.invert) emit(done, text.size());
+}
+
+// Calls `valid(run)` for the runs of valid UTF-8 and `broken(run)` for those of other bytes, in order.
+template <class Valid, class Broken>
+void for_each_run(std::string_view text, const Valid& valid, const Broken& broken) {
+  while (!text.empty()) {
+    const std::size_t length = valid_prefix(text);
+    if (length > 0) valid(text.substr(0, length));
+    text.remove_prefix(length);
+    std::size_t stray = 0;
+    while (stray < text.size() && !character_at(text, stray).valid) ++stray;
+    if (stray > 0) broken(text.substr(0, stray));
+    text.remove_prefix(stray);
+  }
+}
+
+}  // namespace
+
+void RegexSplit::split(std::string_view text, std::vector<std::string_view>& words) const {
+  const MatchData data;
+  const auto split_valid = [&](std::string_view run) {
+    std::size_t done = 0;  // what lies before is in words
+    const auto emit = [&](std::size_t begin, std::size_t end) {
+      if (end > begin) words.push_back(run.substr(begin, end - begin));
+    };
+    bool touches = false;  // the last word is a match that ends at `done`
+    for_each_match(*code_, run, data, [&](std::size_t begin, std::size_t end) {
+      switch (options_.behavior) {
+        case SplitBehavior::kIsolated:
+          emit(done, begin);
+          emit(begin, end);
+          done = end;
+          break;
+        case SplitBehavior::kRemoved:
+          if (options_.invert) {
+            emit(begin, end);
+          } else {
+            emit(done, begin);
+          }
+          done = end;
+          break;
+        case SplitBehavior::kMergedWithPrevious:
+          emit(done, end);
+          done = end;
+          break;
+        case SplitBehavior::kMergedWithNext:
+          emit(done, begin);
+          done = begin;
+          break;
+        case SplitBehavior::kContiguous:
+          if (touches && begin == done && end > begin) {
+            words.back() = std::string_view(words.back().data(), words.back().size() + (end - begin));
+          } else {
+            emit(done, begin);
+            emit(begin, end);
+          }
+          touches = end > begin;
+          done = end;
+          break;
+      }
+    });
+    if (options_.behavior != SplitBehavior::kRemoved || !options_.invert) emit(done, run.size());
+  };
+  for_each_run(text, split_valid, [&](std::string_view run) { words.push_back(run); });
+}
+
+std::string RegexSplit::replace(std::string_view text, std::string_view replacement) const {
+  const MatchData data;
+  std::string out;
+  const auto replace_valid = [&](std::string_view run) {
+    std::size_t done = 0;
+    for_each_match(*code_, run, data, [&](std::size_t begin, std::size_t end) {
+      out.append(run.substr(done, begin - done)).append(replacement);
+      done = end;
+    });
+    out += run.substr(done);
+  };
+  for_each_run(text, replace_valid, [&](std::string_view run) { out += run; });
+  return out;
 }
 
 }  // namespace rooftree::text

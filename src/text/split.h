@@ -37,13 +37,14 @@ class RegexSplit {
   // not match there.
   void split(std::string_view text, std::vector<std::string_view>& words) const;
 
+  // `text` with each match replaced.
+  [[nodiscard]] std::string replace(std::string_view text, std::string_view replacement) const;
+
   [[nodiscard]] const std::string& pattern() const { return pattern_; }
   [[nodiscard]] Options options() const { return options_; }
 
  private:
   struct Code;
-  void split_valid(std::string_view text, void* match_data, std::vector<std::string_view>& words) const;
-
   std::shared_ptr<const Code> code_;  // shared by copies
   std::string pattern_;
   Options options_;

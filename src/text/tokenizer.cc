@@ -180,7 +180,7 @@ std::string bert_normalized(std::string_view text, const NormalizerStep& step) {
       out += bytes;
     }
   }
-  if (step.strip_marks) out = without_marks(normal_form(out, NormalForm::kNfd));
+  if (step.strip_marks) out = without_marks(normal_form(out, NormalForm::kNfd), Marks::kNonspacing);
   if (step.lower) out = lower_case(out);
   return out;
 }
@@ -196,7 +196,7 @@ void normalize(std::string& text, const std::vector<NormalizerStep>& steps) {
         text = lower_case(text);
         break;
       case Kind::kStripMarks:
-        text = without_marks(text);
+        text = without_marks(text, Marks::kAll);
         break;
       case Kind::kStrip: {
         std::size_t begin = 0;
@@ -224,25 +224,9 @@ void normalize(std::string& text, const std::vector<NormalizerStep>& steps) {
       case Kind::kReplace:
         replace_all(text, step.from, step.to);
         break;
-      case Kind::kReplaceRegex: {
-        // The matches are what the splitter removes.
-        std::vector<std::string_view> kept;
-        step.regex->split(text, kept);
-        std::string out;
-        std::size_t done = 0;
-        const auto gap_until = [&](std::size_t end) {
-          if (end > done) out += step.to;
-        };
-        for (const std::string_view part : kept) {
-          const auto begin = static_cast<std::size_t>(part.data() - text.data());
-          gap_until(begin);
-          out += part;
-          done = begin + part.size();
-        }
-        gap_until(text.size());
-        text = std::move(out);
+      case Kind::kReplaceRegex:
+        text = step.regex->replace(text, step.to);
         break;
-      }
       case Kind::kBert:
         text = bert_normalized(text, step);
         break;
@@ -357,12 +341,7 @@ class VocabularyTokenizer final : public Tokenizer {
 
   void encode_segment(std::string_view text, bool at_start, Run& run) const {
     if (text.empty()) return;
-    run.words.clear();
-    if (vocabulary_.splits.empty() && model_->cuts_before_mark()) {
-      cut_before_marks(text, run.words);
-    } else {
-      run.words.push_back(text);
-    }
+    run.words.assign(1, text);
     bool spelled = false;
     for (std::size_t i = 0; i < vocabulary_.splits.size(); ++i) {
       const SplitStep& step = vocabulary_.splits[i];
@@ -384,6 +363,11 @@ class VocabularyTokenizer final : public Tokenizer {
           for (const std::string_view word : run.words) mark_spaces(word, step, at_start && word.data() == text.data(), run);
           break;
       }
+      run.words.swap(run.more_words);
+    }
+    if (model_->cuts_before_mark()) {
+      run.more_words.clear();
+      for (const std::string_view word : run.words) cut_before_marks(word, run.more_words);
       run.words.swap(run.more_words);
     }
     for (std::string_view word : run.words) {

@@ -37,7 +37,8 @@ struct SpecialTokens {
 class Tokenizer {
  public:
   static Result<std::shared_ptr<const Tokenizer>> from_gguf(const formats::GgufFile& file);
-  // tokenizer.json, with tokenizer_config.json beside it where there is one.
+  // tokenizer.json, with what lies beside it: tokenizer_config.json, generation_config.json (tokens that end an answer) and
+  // chat_template.jinja.
   static Result<std::shared_ptr<const Tokenizer>> from_tokenizer_json(const std::filesystem::path& path);
   static Result<std::shared_ptr<const Tokenizer>> parse_tokenizer_json(std::string_view json, std::string_view config_json,
                                                                        std::string_view where);

@@ -135,12 +135,15 @@ std::string lower_case(std::string_view text) {
   return out;
 }
 
-std::string without_marks(std::string_view text) {
+std::string without_marks(std::string_view text, Marks marks) {
   std::string out;
   out.reserve(text.size());
   for (std::size_t at = 0; at < text.size();) {
     const Character character = character_at(text, at);
-    if (!character.valid || category(character.code) != UTF8PROC_CATEGORY_MN) out += text.substr(at, character.length);
+    const utf8proc_category_t kind = character.valid ? category(character.code) : UTF8PROC_CATEGORY_CN;
+    const bool drop = kind == UTF8PROC_CATEGORY_MN ||
+                      (marks == Marks::kAll && (kind == UTF8PROC_CATEGORY_MC || kind == UTF8PROC_CATEGORY_ME));
+    if (!drop) out += text.substr(at, character.length);
     at += character.length;
   }
   return out;

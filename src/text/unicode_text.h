@@ -30,7 +30,8 @@ enum class NormalForm : std::uint8_t { kNfc, kNfd, kNfkc, kNfkd };
 std::string normal_form(std::string_view text, NormalForm form);
 // Character by character, without context (a final sigma is an ordinary sigma).
 std::string lower_case(std::string_view text);
-std::string without_marks(std::string_view text);  // removes nonspacing marks (category Mn)
+enum class Marks : std::uint8_t { kNonspacing, kAll };  // category Mn; Mn, Mc and Me
+std::string without_marks(std::string_view text, Marks marks);
 
 bool is_white_space(char32_t code);  // the White_Space property
 bool is_control(char32_t code);      // Cc, Cf, Cs, Co or unassigned, without tab and line ends

@@ -47,7 +47,7 @@ struct NormalizerStep {
   NormalForm form = NormalForm::kNfc;
   bool left = true, right = true;                                   // kStrip
   std::string from, to;                                             // kReplace; kPrepend uses `to`
-  std::shared_ptr<const RegexSplit> regex;                          // kReplaceRegex, isolating what is replaced
+  std::shared_ptr<const RegexSplit> regex;                          // kReplaceRegex
   bool clean = true, cjk = true, lower = true, strip_marks = true;  // kBert
 };
 
