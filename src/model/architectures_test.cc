@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <set>
 
@@ -118,6 +119,97 @@ TEST(EveryModel, GraphsAreConsistent) {
     }
   }
   EXPECT_GE(models, 102);
+}
+
+TEST(EveryModel, LayersArePermuted) {
+  for (const ModelEntry& entry : ModelCatalog::builtin().entries()) {
+    if (entry.kind.find("decoder") == std::string::npos || entry.kind.find("encoder") != std::string::npos) continue;
+    const Graph graph = build(find(entry.id), Phase::decode(1, 10));
+    std::set<std::int32_t> layers;
+    for (const Block& block : graph.blocks) {
+      const bool of_model = block.name.substr(0, 5) == "layer";
+      EXPECT_EQ(block.layers.size(), of_model ? static_cast<std::size_t>(block.repeat) : 0U) << entry.id << " " << block.name;
+      EXPECT_TRUE(std::is_sorted(block.layers.begin(), block.layers.end()));
+      for (const std::int32_t layer : block.layers) EXPECT_TRUE(layers.insert(layer).second) << entry.id << " " << layer;
+    }
+    EXPECT_EQ(*layers.begin(), 0) << entry.id;
+    EXPECT_EQ(*layers.rbegin(), static_cast<std::int32_t>(layers.size()) - 1) << entry.id;
+  }
+}
+
+// What an engine relies on: every node reads weights, what enters the graph or the block, or what an earlier node wrote.
+TEST(EveryModel, ExecutableGraphsAreClosed) {
+  int executable = 0;
+  for (const ModelEntry& entry : ModelCatalog::builtin().entries()) {
+    const Model model = find(entry.id);
+    if (!model.numerics()) continue;
+    ++executable;
+    const Graph graph = build(model, Phase::decode(1, 10));
+    bool carries = false;
+    for (const Block& block : graph.blocks) {
+      if (block.nodes.empty()) continue;
+      const std::string where = entry.id + " " + block.name;
+      std::set<std::uint32_t> known;
+      const auto know = [&](ValueId id) {
+        if (id.valid()) known.insert(id.index);
+      };
+      const auto knows = [&](ValueId id) {
+        const Role role = graph[id].role;
+        return role == Role::kWeight || role == Role::kInput || known.contains(id.index);
+      };
+      know(block.input);
+      know(block.pending_input);
+      for (const Node& node : block.nodes) {
+        for (const ValueId id : node.inputs) {
+          if (id.valid()) {
+            EXPECT_TRUE(knows(id)) << where << ": " << node.name << " reads " << graph[id].name;
+          }
+        }
+        if (const auto* norm = std::get_if<Norm>(&node.op)) {
+          EXPECT_EQ(node.outputs.size(), norm->residual ? 2U : 1U) << where << " " << node.name;
+          EXPECT_EQ(graph[node.inputs[norm->residual ? 2 : 1]].role, Role::kWeight) << where << " " << node.name;
+        }
+        if (std::holds_alternative<Attention>(node.op)) {
+          EXPECT_EQ(graph[node.inputs.at(1)].role, Role::kKvCache) << where;
+        }
+        if (std::holds_alternative<GroupedMatMul>(node.op)) {
+          EXPECT_EQ(graph[node.inputs.at(3)].name, "chosen_experts") << where;
+        }
+        for (const ValueId id : node.outputs) know(id);
+      }
+      if (block.name == "head") {
+        EXPECT_FALSE(block.output.valid()) << where;
+        EXPECT_EQ(block.pending_input.valid(), carries) << where;
+        continue;
+      }
+      ASSERT_TRUE(block.output.valid()) << where;
+      EXPECT_TRUE(knows(block.output)) << where;
+      EXPECT_EQ(block.input.valid(), block.name != "embedding") << where;
+      if (block.pending_output.valid()) {
+        EXPECT_TRUE(knows(block.pending_output)) << where;
+      }
+      carries = block.pending_output.valid();
+    }
+    const Numerics& numerics = **model.numerics();
+    for (const AttentionNumerics* a : {&numerics.local, &numerics.global}) {
+      EXPECT_GT(a->scale, 0) << entry.id;
+      EXPECT_EQ(static_cast<std::int64_t>(a->rope.inverse_frequencies.size()), a->rope.dims / 2) << entry.id;
+      for (const double frequency : a->rope.inverse_frequencies) EXPECT_TRUE(frequency > 0 && frequency <= 1) << entry.id;
+    }
+  }
+  EXPECT_GE(executable, 60);
+}
+
+TEST(Numerics, SaysWhatCannotBeExecuted) {
+  for (const auto& [id, what] : {std::pair{"t5-base", "models of the kind 'encoder-decoder'"},
+                                 {"resnet-50", "models of the kind 'convolutional'"},
+                                 {"llama-3.2-11b-vision", "cross-attention to images"},
+                                 {"llama-4-scout", "chunked attention"},
+                                 {"phi-3-small-8k", "the activation 'gegelu'"}}) {
+    const auto numerics = find(id).numerics();
+    ASSERT_FALSE(numerics.has_value()) << id;
+    EXPECT_EQ(numerics.error().message, std::string(id) + ": cannot be executed: it needs " + what);
+  }
 }
 
 TEST(EveryModel, TrainingIsThreeForwardPassesOfProducts) {
