@@ -407,11 +407,11 @@ ArchitectureResult read_mpt(FieldReader& r, std::string_view where, std::string_
   return finish({r.status(), attention.status()}, where, s, make_decoder_architecture);
 }
 
-// Group-limited choice of experts.
-void read_groups(FieldReader& r, const DecoderSpec& s, bool limited, Common& common) {
+// Group-limited choice of experts; `fallback` of them if not stated, half of them chosen.
+void read_groups(FieldReader& r, const DecoderSpec& s, bool limited, std::int64_t fallback, Common& common) {
   Routing& routing = common.execution.routing;
-  const std::int64_t groups = r.integer_or("n_group", 1, 1, kMaxExperts);
-  const std::int64_t chosen = r.integer_or("topk_group", groups, 1, kMaxExperts);
+  const std::int64_t groups = r.integer_or("n_group", fallback, 1, kMaxExperts);
+  const std::int64_t chosen = r.integer_or("topk_group", (groups + 1) / 2, 1, kMaxExperts);
   if (!limited) return;
   routing.groups = groups;
   routing.chosen_groups = chosen;
@@ -456,7 +456,7 @@ ArchitectureResult read_deepseek(FieldReader& r, std::string_view where, std::st
     routing.selection_bias = s.moe.selection_bias;
     routing.normalise = r.flag_or("norm_topk_prob", !second);
     routing.weight_scale = static_cast<float>(r.number_or("routed_scaling_factor", second ? 1 : 2.5, 0, 1e9));
-    read_groups(r, s, method != "greedy", common);
+    read_groups(r, s, method != "greedy", type == "deepseek_v3" ? 8 : 1, common);
     s.first_dense = r.integer_or("first_k_dense_replace", 0, 0, kMaxLayers);
     if (const std::int64_t every = r.integer_or("moe_layer_freq", 1, 1, kMaxLayers); every != 1) {
       r.fail("moe_layer_freq", fmt::format("{}", every), "1");
@@ -486,7 +486,7 @@ ArchitectureResult read_glm(FieldReader& r, std::string_view where, std::string_
     routing.selection_bias = true;
     routing.normalise = r.flag_or("norm_topk_prob", true);
     routing.weight_scale = static_cast<float>(r.number_or("routed_scaling_factor", 1, 0, 1e9));
-    read_groups(r, s, true, common);
+    read_groups(r, s, true, 1, common);
     s.first_dense = r.integer_or("first_k_dense_replace", 1, 0, kMaxLayers);
   } else {
     s.post_norms = true;
@@ -509,6 +509,9 @@ ArchitectureResult read_gpt_oss(FieldReader& r, std::string_view where, std::str
            .router_bias = true};
   read_rms_epsilon(r, common, 1e-5);
   read_rope(r, common, 150'000);
+  if (!r.has("rope_scaling") && !r.has("rope_parameters")) {
+    common.execution.scaling = {.kind = RopeScaling::Kind::kYarn, .factor = 32, .original_context = 4096, .truncate = false};
+  }
   common.execution.activation = Activation::kSwigluClamped;
   common.execution.routing.softmax_over_chosen = true;
   if (const double limit = r.number_or("swiglu_limit", 7, 0, 1e9); limit != 7) {
