@@ -5,7 +5,9 @@
 
 #include "base/embedded.h"
 #include "base/json.h"
+#include "formats/gguf.h"
 #include "model/architecture.h"
+#include "model/gguf_config.h"
 #include "model/model.h"
 #include "model/model_file.h"
 
@@ -133,7 +135,8 @@ Result<Model> ModelCatalog::resolve(std::string_view spec) const {
   if (known) return find(spec);
   std::filesystem::path path{spec};
   std::error_code ec;
-  const bool looks_like_path = spec.find('/') != std::string_view::npos || path.extension() == ".json";
+  const bool looks_like_path =
+      spec.find('/') != std::string_view::npos || path.extension() == ".json" || path.extension() == ".gguf";
   if (std::filesystem::is_directory(path, ec)) {
     const std::filesystem::path config = path / "config.json";
     if (!std::filesystem::exists(config, ec)) {
@@ -143,12 +146,17 @@ Result<Model> ModelCatalog::resolve(std::string_view spec) const {
   } else if (!std::filesystem::exists(path, ec)) {
     if (!looks_like_path) return find(spec);
     return Error{ErrorCode::kEnvironment,
-                 fmt::format("{}: does not exist; expected a model id, a config.json or its folder", spec)};
+                 fmt::format("{}: does not exist; expected a model id, a .gguf file, a config.json or its folder", spec)};
+  }
+  if (path.extension() == ".gguf") {
+    ROOFTREE_TRY(const formats::GgufFile file, formats::GgufFile::open(path));
+    return parse_gguf(file);
   }
   if (path.extension() != ".json") {
     return Error{
         ErrorCode::kInvalid,
-        fmt::format("{}: expected a model id, a config.json or its folder; other model files are not read", path.string())};
+        fmt::format("{}: expected a model id, a .gguf file, a config.json or its folder; other model files are not read",
+                    path.string())};
   }
   ROOFTREE_TRY(const std::string text, read_file(path, std::size_t{16} << 20));
   ROOFTREE_TRY(Model model, parse_any(text, path.string()));

@@ -184,7 +184,7 @@ TEST(Resolve, TakesFilesAndFolders) {
   EXPECT_TRUE(catalog.resolve((folder / "model" / "config.json").string()).has_value());
   EXPECT_EQ(catalog.resolve((folder / "empty").string()).error().code, ErrorCode::kEnvironment);
   EXPECT_EQ(catalog.resolve((folder / "none" / "config.json").string()).error().code, ErrorCode::kEnvironment);
-  EXPECT_EQ(catalog.resolve((folder / "weights.gguf").string()).error().code, ErrorCode::kInvalid);
+  EXPECT_EQ(catalog.resolve((folder / "weights.gguf").string()).error().code, ErrorCode::kParse);
   EXPECT_TRUE(catalog.resolve("llama-2-7b").has_value());
   // A file of the catalogue's own format.
   EXPECT_TRUE(catalog.resolve(std::string(ROOFTREE_SOURCE_DIR) + "/catalog/models/gpt2.json").has_value());

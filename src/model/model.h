@@ -98,7 +98,8 @@ class ModelCatalog {
 
   [[nodiscard]] std::vector<ModelEntry> entries() const;
   Result<Model> find(std::string_view id) const;
-  // MODEL as written on the command line: an id, a config.json, or a folder that holds one. Unknown ids get suggestions.
+  // MODEL as written on the command line: an id, a .gguf file, a config.json, or a folder that holds one. Unknown ids get
+  // suggestions.
   Result<Model> resolve(std::string_view spec) const;
 
  private:
