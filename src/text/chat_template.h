@@ -1,7 +1,9 @@
 #pragma once
 
 // Chat templates: the subset of Jinja that the templates of published models use, parsed once, evaluated with bounds on steps,
-// depth and output. A template that needs more is refused by the name of what is missing, with its line.
+// depth and output. A template that needs more is refused by the name of what is missing, with its line. Rendered as Hugging
+// Face transformers does (docs "Chat templates": trim_blocks and lstrip_blocks on, `tools` and `documents` none where not
+// given).
 
 #include <memory>
 #include <string>
@@ -15,6 +17,8 @@ namespace rooftree::text {
 struct ChatMessage {
   std::string role;  // "system", "user", "assistant", "tool"
   std::string content;
+  std::string
+      extra_json;  // a JSON object of further fields ("tool_calls", "name", "reasoning_content", "content": null), or empty
 };
 
 struct ChatOptions {
@@ -22,7 +26,7 @@ struct ChatOptions {
   std::string bos_token, eos_token;  // the text of the tokens, as templates print them
   std::string tools_json;            // a JSON array of tool definitions, or empty
   std::string extra_json;            // a JSON object of further variables ("enable_thinking": false), or empty
-  std::string date;                  // "26 Nov 2026" for strftime_now; empty: the template may not ask
+  std::string date;                  // "26 Nov 2026" for strftime_now; empty: strftime_now is not defined
 };
 
 class ChatTemplate {
