@@ -8,6 +8,7 @@
 #include <cstring>
 #include <filesystem>
 #include <map>
+#include <optional>
 
 #include "model/execution.h"
 
@@ -116,6 +117,7 @@ class Keys {
 
 struct Parsed {
   DecoderSpec spec;
+  std::optional<EncoderSpec> encoder;  // takes the place of `spec`
   ExecutionSpec execution;
   std::int64_t max_context = 0;
 };
@@ -354,6 +356,22 @@ Parsed read_glm(Keys& k, std::string_view architecture) {
   return p;
 }
 
+// Sentence encoders: no pooler, no head.
+Parsed read_bert(Keys& k, std::string_view) {
+  Parsed p;
+  EncoderSpec& s = p.encoder.emplace();
+  s.layers = k.integer("block_count", 1, kMaxLayers);
+  s.hidden = k.integer("embedding_length", 1, kMaxExtent);
+  s.heads = k.integer("attention.head_count", 1, kMaxHeads);
+  s.feed_forward = k.integer("feed_forward_length", 1, kMaxExtent);
+  s.vocabulary = k.extents("token_embd.weight", 2)[0];
+  s.max_positions = k.extents("position_embd.weight", 2)[0];
+  s.token_types = k.has_tensor("token_types.weight") ? k.extents("token_types.weight", 2)[0] : 0;
+  s.pooler = false;
+  p.max_context = k.integer_or("context_length", s.max_positions, 1, kMaxPositions);
+  return p;
+}
+
 struct Reader {
   std::string_view architecture;
   Parsed (*read)(Keys&, std::string_view);
@@ -363,7 +381,7 @@ constexpr Reader kReaders[] = {
     {"qwen3moe", read_qwen},    {"gemma", read_gemma},        {"gemma2", read_gemma},    {"gemma3", read_gemma},
     {"phi2", read_phi},         {"phi3", read_phi},           {"gpt2", read_plain},      {"falcon", read_plain},
     {"starcoder2", read_plain}, {"deepseek2", read_deepseek}, {"gpt-oss", read_gpt_oss}, {"glm4", read_glm},
-    {"chatglm", read_glm},
+    {"chatglm", read_glm},      {"bert", read_bert},
 };
 
 // The type that most values of the layers' matrices have.
@@ -395,7 +413,7 @@ Result<Model> parse_gguf(const GgufFile& file) {
   Keys keys(file, std::string(architecture));
   const Parsed parsed = reader->read(keys, architecture);
   ROOFTREE_TRY_VOID(keys.status());
-  auto made = make_decoder_architecture(parsed.spec);
+  auto made = parsed.encoder ? make_encoder_architecture(*parsed.encoder) : make_decoder_architecture(parsed.spec);
   if (!made) return made.error().within(std::string(file.where()));
   Model model;
   model.id = std::filesystem::path(file.where()).stem().string();
