@@ -151,13 +151,15 @@ Parsed read_common(Keys& k, NormKind norm, RopePairing pairing) {
   s.dense.width = k.integer_or("feed_forward_length", 0, 1, kMaxExtent);
 
   e.pairing = pairing;
-  e.theta = k.number_or("rope.freq_base", 10'000, 1, 1e15);
+  e.theta = k.number_or("rope.freq_base", 10'000, 1.001, 1e15);
   e.frequency_divisors = k.floats("rope_freqs.weight");
   RopeScaling& r = e.scaling;
   const bool has_factor = k.has("rope.scaling.factor");
   const std::string type = k.text_or("rope.scaling.type", "linear");
-  r.factor = k.number_or(has_factor ? "rope.scaling.factor" : "rope.scale_linear", 1, 0, 1e6);
+  const std::string_view factor = has_factor ? "rope.scaling.factor" : "rope.scale_linear";
+  r.factor = k.number_or(factor, 1, 0, 1e6);
   if (r.factor == 0) r.factor = 1;  // the converter's way of saying none
+  if (r.factor < 1e-3) k.fail(k.full(factor), fmt::format("{}", r.factor), "0 or a number in 0.001..1e6");
   r.original_context = static_cast<double>(
       k.integer_or("rope.scaling.original_context_length", std::max<std::int64_t>(p.max_context, 1), 1, kMaxPositions));
   r.beta_fast = k.number_or("rope.scaling.yarn_beta_fast", 32, 1e-6, 1e6);
@@ -252,7 +254,7 @@ Parsed read_gemma(Keys& k, std::string_view architecture) {
   s.attention.softcap = e.softcap > 0;
   s.final_softcap = e.final_softcap > 0;
   read_window(k, p, third ? 0 : 4096, third ? 6 : 2);
-  if (third) e.local_theta = k.number_or("rope.freq_base_swa", 10'000, 1, 1e15);
+  if (third) e.local_theta = k.number_or("rope.freq_base_swa", 10'000, 1.001, 1e15);
   // No key has the queries' scale. Gemma 2 27B (46 layers) and Gemma 3 27B (62) divide by hidden / heads instead of the head.
   if (s.layers == (third ? 62 : 46)) {
     e.query_scale = static_cast<double>(s.hidden) / static_cast<double>(s.attention.heads);

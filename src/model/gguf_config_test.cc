@@ -273,6 +273,20 @@ TEST(ParseGguf, RefusesByName) {
   EXPECT_EQ(deepseek.message(), "attention.nope_dim: 0; expected 1..65536");
 }
 
+// The seeds of the fuzzer are models, so that it starts behind the refusals.
+TEST(ParseGguf, SeedsAreModels) {
+  int files = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(std::string(ROOFTREE_SOURCE_DIR) + "/fuzz/corpus/gguf_config")) {
+    const auto file = formats::GgufFile::open(entry.path());
+    ASSERT_TRUE(file.has_value()) << file.error().message;
+    const auto model = parse_gguf(*file);
+    ASSERT_TRUE(model.has_value()) << model.error().message;
+    EXPECT_EQ(model->numerics().has_value(), model->family != "bert") << model->not_executable;
+    ++files;
+  }
+  EXPECT_GE(files, 9);
+}
+
 TEST(ParseGguf, Bert) {
   TestFile file = made("bert");
   file.without("bert.attention.layer_norm_rms_epsilon").set("bert.attention.layer_norm_epsilon", 1e-12F);

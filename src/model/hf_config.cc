@@ -55,9 +55,9 @@ void read_activation(FieldReader& r, Common& common, std::string_view key, std::
 // scaling that is not known keeps the model from being executed, not from being priced.
 void read_rope(FieldReader& r, Common& common, double theta) {
   ExecutionSpec& e = common.execution;
-  e.theta = r.number_or("rope_theta", theta, 1, 1e15);
+  e.theta = r.number_or("rope_theta", theta, 1.001, 1e15);
   const auto read_scaling = [&](FieldReader scaling) {
-    e.theta = scaling.number_or("rope_theta", e.theta, 1, 1e15);
+    e.theta = scaling.number_or("rope_theta", e.theta, 1.001, 1e15);
     e.scaling = read_rope_scaling(scaling, common.max_context);
     if (const Status status = scaling.status(); !status) refuse(common, status.error().message);
   };
@@ -65,7 +65,7 @@ void read_rope(FieldReader& r, Common& common, double theta) {
   FieldReader parameters = r.object("rope_parameters");
   if (!parameters.has("full_attention")) return read_scaling(std::move(parameters));
   FieldReader local = parameters.object_or_empty("sliding_attention");
-  e.local_theta = local.number_or("rope_theta", 0, 1, 1e15);
+  e.local_theta = local.number_or("rope_theta", 0, 1.001, 1e15);
   read_scaling(parameters.object("full_attention"));
 }
 
@@ -235,7 +235,7 @@ ArchitectureResult read_gemma(FieldReader& r, std::string_view where, std::strin
   read_rms_epsilon(t, common, 1e-6);
   const bool local_base = type == "gemma3" || type == "gemma3_text";
   read_rope(t, common, local_base ? 1e6 : 10'000);
-  if (local_base && e.local_theta == 0) e.local_theta = t.number_or("rope_local_base_freq", 10'000, 1, 1e15);
+  if (local_base && e.local_theta == 0) e.local_theta = t.number_or("rope_local_base_freq", 10'000, 1.001, 1e15);
   if (type != "gemma") e.query_scale = t.number_or("query_pre_attn_scalar", 256, 1e-6, 1e9);
   if (type != "gemma") {
     s.post_norms = true;

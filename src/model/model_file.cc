@@ -118,8 +118,8 @@ ArchitectureResult read_decoder(FieldReader& r, std::string_view where, Executio
     positions.fail("kind", position_kind, "rotary, learned or alibi");
   }
   s.learned_positions = position_kind == "learned";
-  e.theta = positions.number_or("theta", 10'000, 1, 1e12);
-  e.local_theta = positions.number_or("local_theta", 0, 1, 1e12);
+  e.theta = positions.number_or("theta", 10'000, 1.001, 1e12);
+  e.local_theta = positions.number_or("local_theta", 0, 1.001, 1e12);
   FieldReader scaling = positions.object_or_empty("scaling");
   e.scaling = read_rope_scaling(scaling, s.max_positions);
   problems.push_back(scaling.status(true));
