@@ -72,6 +72,9 @@ class Worker {
   int index;
   int count;
 
+  // A team of one, for work that a caller has shared out itself.
+  [[nodiscard]] static Worker alone() { return Worker(0, 1, nullptr); }
+
   // Returns when every worker of the region has called it. All workers must make the same sequence of barrier calls.
   void barrier() const;
   [[nodiscard]] Range share(std::int64_t n, std::int64_t grain = 1) const { return partition(n, count, index, grain); }

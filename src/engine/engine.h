@@ -50,8 +50,8 @@ struct Chunk {
 
 struct StepResult {
   std::int64_t vocabulary = 0;
-  std::span<const float> logits;        // (rows, vocabulary), chunk by chunk; valid until the next step
-  std::vector<std::int64_t> first_row;  // (chunks + 1): chunk i has rows [first_row[i], first_row[i + 1])
+  std::span<const float> logits;            // (rows, vocabulary), chunk by chunk; valid until the next step
+  std::span<const std::int64_t> first_row;  // (chunks + 1): chunk i has rows [first_row[i], first_row[i + 1]); likewise
 };
 
 // Time of one node in the last profiled step.
@@ -89,10 +89,14 @@ class Engine {
   void copy_block(serving::BlockId from, serving::BlockId to);  // copy on write
 
   [[nodiscard]] const model::Model& model() const;
-  [[nodiscard]] const text::Tokenizer* tokenizer() const;
+  [[nodiscard]] const text::Tokenizer* tokenizer() const;  // null: token ids only
+  [[nodiscard]] const std::shared_ptr<const text::Tokenizer>& shared_tokenizer() const;
   [[nodiscard]] std::int64_t vocabulary() const;
-  [[nodiscard]] std::int64_t max_context() const;  // 0: not stated
-  [[nodiscard]] kernels::Level level() const;      // the weakest that any part of it keeps
+  [[nodiscard]] std::int64_t max_context() const;     // that the model was made for; 0: not stated. Longer is possible
+  [[nodiscard]] std::int64_t position_limit() const;  // of its tables of positions: longer is refused; 0: none
+  // The weakest level that any product with weights keeps; C also for f32 caches and the reference backend. (16-bit and
+  // quantised caches are ordered as level B asks and weaken nothing.)
+  [[nodiscard]] kernels::Level level() const;
   [[nodiscard]] const kernels::Backend& backend() const;
   [[nodiscard]] int threads() const;
   [[nodiscard]] ThreadPool& pool();

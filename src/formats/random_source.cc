@@ -180,6 +180,13 @@ Result<TensorView> RandomSource::find(std::string_view name) {
                     .bytes = {tensor.data.get(), tensor.bytes}};
 }
 
+Result<TensorView> RandomSource::describe(std::string_view name) {
+  const std::size_t index = index_of(name);
+  if (index == tensors_.size()) return unknown_tensor("random weights", name, names());
+  const RandomTensor& spec = tensors_[index].spec;
+  return TensorView{.name = spec.name, .type = spec.type, .extents = spec.extents, .bytes = {}};
+}
+
 void RandomSource::release(std::string_view name) {
   const std::size_t index = index_of(name);
   if (index < tensors_.size()) tensors_[index].data.reset();

@@ -49,6 +49,7 @@ class RandomSource final : public TensorSource {
   [[nodiscard]] bool contains(std::string_view name) const override;
   // The bytes live until release() or the end of the source.
   Result<TensorView> find(std::string_view name) override;
+  Result<TensorView> describe(std::string_view name) override;  // makes nothing
   void release(std::string_view name) override;
   [[nodiscard]] std::uint64_t total_bytes() const override;
 

@@ -39,6 +39,8 @@ class TensorSource {
   // kNotFound with near names. The bytes live as long as the source (generators make them on demand and keep them until
   // `release`).
   virtual Result<TensorView> find(std::string_view name) = 0;
+  // The same without the need of the bytes, which may be empty: what loading is planned by.
+  virtual Result<TensorView> describe(std::string_view name) { return find(name); }
   // The tensor's bytes will not be read again soon; later `find`s still work.
   virtual void release(std::string_view name) = 0;
   // Size of everything as stored.
