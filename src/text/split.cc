@@ -198,11 +198,7 @@ void for_each_match(const Code& code, std::string_view text, const MatchData& da
           pcre2_match(code.code, subject, text.size(), search, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, data.get(), code.context);
     }
     if (result == PCRE2_ERROR_NOMATCH) return;
-    if (result < 0) {  // over a limit: no match here
-      if (search >= text.size()) return;
-      search += character_at(text, search).length;
-      continue;
-    }
+    if (result < 0) return;  // over a limit
     // \K is refused, so that a match neither starts before the search nor ends before its start.
     found(bounds[0], bounds[1]);
     search = bounds[1];

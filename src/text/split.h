@@ -33,8 +33,8 @@ class RegexSplit {
   static Result<RegexSplit> compile_literal(std::string_view literal, Options options, std::string_view where);
 
   // Appends the words of `text`; they are views into it. Bytes that are not valid UTF-8 match nothing: a run of them is a word
-  // of its own, and the text before it ends there. A pattern that needs more than a bounded number of steps at one place does
-  // not match there.
+  // of its own, and the text before it ends there. A pattern that needs more than a bounded number of steps for a match
+  // cuts no further in that run of text.
   void split(std::string_view text, std::vector<std::string_view>& words) const;
 
   // `text` with each match replaced.

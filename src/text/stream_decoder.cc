@@ -9,7 +9,8 @@ std::size_t unfinished(std::string_view text) {
   for (std::size_t back = 1; back <= 3 && back <= text.size(); ++back) {
     const auto byte = static_cast<unsigned char>(text[text.size() - back]);
     if ((byte & 0xC0U) == 0x80U) continue;
-    const std::size_t length = byte >= 0xF0U ? 4 : byte >= 0xE0U ? 3 : byte >= 0xC0U ? 2 : 1;
+    // Bytes that lead no character (C0, C1, F5 and above) wait for nothing.
+    const std::size_t length = byte < 0xC2U || byte > 0xF4U ? 1 : byte >= 0xF0U ? 4 : byte >= 0xE0U ? 3 : 2;
     return length > back ? back : 0;
   }
   return 0;
