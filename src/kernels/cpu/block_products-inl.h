@@ -280,9 +280,10 @@ void unpack_row(const PackedMatrix& matrix, std::int64_t row, std::span<float> v
 
 // Rows of an activation tile, from the number of rows alone, so that one packed form serves every weight type.
 constexpr int tile_rows(std::int64_t rows) {
-  if (rows <= 2) return rows < 2 ? 1 : 2;
-  if (kTileRows < 8 || rows > 8) return kTileRows < 8 ? kTileRows : 4;
-  return rows <= 4 ? 4 : rows <= 6 ? 6 : 8;
+  if (rows < 2) return 1;
+  if (kTileRows < 8) return kTileRows;
+  if (rows > 8) return 4;
+  return rows <= 2 ? 2 : rows <= 4 ? 4 : rows <= 6 ? 6 : 8;
 }
 
 template <int kBlock>
@@ -428,7 +429,7 @@ ROOFTREE_INLINE I code_line(const std::byte* codes) {
     } else if constexpr (P::kTimes16) {
       word = bit_and(word, set1(static_cast<std::int32_t>(0xF0F0F0F0U)));
     } else {
-      word = bit_and(shift_right_bytes<4>(word), set1(0x0F0F0F0F));
+      word = bit_and(shift_right<4>(word), set1(0x0F0F0F0F));
     }
     if constexpr (P::kForm.book == Book::kIq4) word = look_up(word, iq4_book());
     if constexpr (P::kForm.book == Book::kMxfp4) word = look_up(word, mxfp4_book());
@@ -769,9 +770,9 @@ ROOFTREE_NOINLINE void tile256(const TileArgs& args) {
 
 template <DType kType, int kR, int kC, bool kAhead>
 void tile(const TileArgs& args) {
-  constexpr bool kBoth = kR * kC <= 8;
+  constexpr bool kBoth = kR * kC <= kBothTiles;
   if constexpr (Packed<kType>::kSuper) {
-    tile256<kType, kR, kC, kBoth && (kR * kC <= 6 || Packed<kType>::kSix), kAhead>(args);
+    tile256<kType, kR, kC, kBoth, kAhead>(args);
   } else {
     tile32<kType, kR, kC, kBoth, kAhead>(args);
   }
@@ -833,6 +834,7 @@ void multiply_panel(const MultiplyArgs& args, std::int64_t unit, Range tiles, fl
   constexpr std::int64_t kSteps = P::kSuper ? 4 : 1;  // places per record that prefetch
   const std::int64_t count = tiles.end - tiles.begin;
   TileArgs t;
+  t.prefetch.distance = kPrefetchDistance;
   t.unit_bytes = P::unit_bytes(k);
   const std::byte* header = args.weight.data + unit * t.unit_bytes;
   for (std::int64_t c = 0; c * kChunkRecords < layout.records; ++c) {
@@ -851,7 +853,7 @@ void multiply_panel(const MultiplyArgs& args, std::int64_t unit, Range tiles, fl
       const std::int64_t target = i / calls_per_unit, part = i % calls_per_unit;
       const std::int64_t line = part * t.prefetch.lines * t.records * kSteps;
       t.prefetch.next = t.weights + chunk_lines * kLine + std::min<std::int64_t>(target, kC - 1) * t.unit_bytes + line * kLine;
-      tile<kType, kR, kC, false>(t);
+      tile<kType, kR, kC, kC == 1>(t);
     }
   }
   for (std::int64_t i = 0; i < count; ++i) {
@@ -905,9 +907,7 @@ void multiply(const MultiplyArgs& args, Range units) {
       }
     }
   } else if (args.rows <= kTileRows) {
-    if (args.rows == 1) return multiply_stream<kType, 1>(args, units);
-    if (args.rows == 2) return multiply_stream<kType, 2>(args, units);
-    return multiply_stream<kType, kTileRows>(args, units);
+    return args.rows == 1 ? multiply_stream<kType, 1>(args, units) : multiply_stream<kType, kTileRows>(args, units);
   }
   multiply_tiled<kType>(args, units);
 }

@@ -191,8 +191,8 @@ const ProductKernels* block_products(DType type, const CpuFeatures& features) {
     if (usable && candidate != nullptr) table = candidate;
   };
   choose(features.neon && features.dot, block::neon_table());
-  choose(features.isa() >= Isa::kAvx2, block::avx2_table());
-  choose(features.isa() >= Isa::kAvx2 && features.avx_vnni, block::avx_vnni_table());
+  choose(features.avx2 && features.isa() >= Isa::kAvx2, block::avx2_table());
+  choose(features.avx2 && features.isa() >= Isa::kAvx2 && features.avx_vnni, block::avx_vnni_table());
   choose(features.isa() >= Isa::kAvx512 && features.avx512_vnni, block::avx512_table());
   for (std::size_t i = 0; i < block::kBlockTypes.size(); ++i) {
     if (block::kBlockTypes[i] == type) return &(*table)[i];

@@ -34,6 +34,7 @@ using F = __m512;
 constexpr bool kUnsignedBytes = true;  // dot_wide takes unsigned weights
 constexpr int kTileRows = 8;
 constexpr int kTileUnits = 3;
+constexpr int kBothTiles = 8;                     // 16 integer sums, 8 of floats
 constexpr std::int64_t kPairRows = 64;            // up to here tiles are two units wide
 constexpr std::int64_t kPrefetchDistance = 4608;  // bytes; 2-9 KiB measure alike
 constexpr std::int64_t kStreamBytes = std::int64_t{2} << 20;
@@ -84,10 +85,6 @@ ROOFTREE_INLINE I shift_bytes(I a) {
   if constexpr (kBits > 0) return _mm512_srli_epi32(a, kBits);
   if constexpr (kBits < 0) return _mm512_slli_epi32(a, -kBits);
   return a;
-}
-template <int kBits>
-ROOFTREE_INLINE I shift_right_bytes(I a) {
-  return _mm512_srli_epi32(a, kBits);
 }
 ROOFTREE_INLINE I add(I a, I b) { return _mm512_add_epi32(a, b); }
 ROOFTREE_INLINE I mul_int(I a, I b) { return _mm512_mullo_epi32(a, b); }
