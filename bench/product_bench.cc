@@ -80,10 +80,14 @@ Quartiles quartiles(std::vector<double> values) {
   return {at(0.25), at(0.5), at(0.75)};
 }
 
-// Random values, quantised once and repeated: realistic scales, no subnormal ones.
+// Random values, quantised once and repeated; for types without a writer random bytes that are small numbers as f16 too.
 std::vector<std::byte> some_rows(DType type, std::int64_t rows, std::int64_t k) {
   Philox random(1, 0);
   std::vector<std::byte> out(static_cast<std::size_t>(rows) * formats::row_bytes(type, k));
+  if (!formats::can_quantize(type)) {
+    for (std::byte& b : out) b = static_cast<std::byte>(random.next_u32() & 0x2BU);
+    return out;
+  }
   std::vector<float> values(static_cast<std::size_t>(rows * k));
   for (float& v : values) v = random.uniform_float() - 0.5F;
   formats::quantize_row(type, values, out);
