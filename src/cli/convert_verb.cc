@@ -87,7 +87,8 @@ void add_convert_verb(CLI::App& app, int& exit_code) {
   verb->add_option("in", flags->in, "The .gguf to read; of a split set the first part")->required();
   verb->add_option("out", flags->out, "The .gguf to write; replaced when complete")->required();
   verb->add_option("--weights", flags->weights,
-                   "Type of the matrices: f32, f16, bf16, q8_0, q6_k, q5_1, q5_0, q4_k, q4_1, q4_0, iq4_nl, mxfp4")
+                   "Type of the matrices: f32, f16, bf16, q8_0, q6_k, q5_k, q5_1, q5_0, q4_k, q4_1, q4_0, iq4_nl, iq4_xs, "
+                   "mxfp4, q3_k, q2_k")
       ->required();
   verb->add_flag("--requantize", flags->requantize, "Allow a source that is already rounded to blocks");
   verb->add_option("--threads", flags->threads, "Threads to use (default: one per core; ROOFTREE_THREADS)")

@@ -1,7 +1,7 @@
 #pragma once
 
 // Rows of stored weights to floats and back: every type of GGUF that Rooftree runs (layouts: ggml-common.h of llama.cpp,
-// numeric facts only), the OCP MX types, and our lossless 12-bit bf16. Plain scalar code, the definition of each format;
+// numeric facts only), and the OCP MX types. Plain scalar code, the definition of each format;
 // dequantisation is exact to the bit everywhere: float(q) * scale in the order that the format states, without contraction.
 
 #include <cstddef>
@@ -29,8 +29,8 @@ struct BlockForm {
 void dequantize_row(DType type, std::span<const std::byte> row, std::span<float> out);
 
 // Rounds to the type's nearest values the way the format's usual writer does for q8_0, q4_0, q4_1, q5_0, q5_1 (the bytes of
-// llama-quantize), mxint8, mxfp4, f16, bf16; q4_k, q6_k and iq4_nl by a search of the scales for the least squared error. The same
-// bytes on every machine.
+// llama-quantize), mxint8, mxfp4, f16, bf16; the K types, iq4_nl and iq4_xs by a search of the scales for the least squared
+// error. The same bytes on every machine.
 void quantize_row(DType type, std::span<const float> values, std::span<std::byte> out);
 
 }  // namespace rooftree::formats

@@ -49,8 +49,9 @@ void put_half(std::vector<std::byte>& row, std::size_t at, float value) {
   std::memcpy(row.data() + at, &bits, 2);
 }
 
-const std::vector<DType> kWritten = {DType::kQ8_0,  DType::kQ4_0,   DType::kQ4_1,  DType::kQ5_0, DType::kQ5_1,
-                                     DType::kMxfp4, DType::kMxint8, DType::kIq4Nl, DType::kQ4K,  DType::kQ6K};
+const std::vector<DType> kWritten = {DType::kQ8_0,  DType::kQ4_0,   DType::kQ4_1,  DType::kQ5_0,  DType::kQ5_1,
+                                     DType::kMxfp4, DType::kMxint8, DType::kIq4Nl, DType::kIq4Xs, DType::kQ2K,
+                                     DType::kQ3K,   DType::kQ4K,    DType::kQ5K,   DType::kQ6K};
 
 TEST(BlockCodec, FormsAgreeWithTheBitsPerValue) {
   for (const DTypeInfo& type : all_dtypes()) {
@@ -67,7 +68,7 @@ TEST(BlockCodec, FormsAgreeWithTheBitsPerValue) {
     }
   }
   EXPECT_FALSE(can_dequantize(DType::kFp8E4m3));
-  EXPECT_FALSE(can_quantize(DType::kQ2K));
+  EXPECT_FALSE(can_quantize(DType::kTq1_0));
   EXPECT_EQ(block_form(DType::kQ4KM).values, 0);
 }
 
@@ -195,10 +196,14 @@ TEST(BlockCodec, ErrorOfWrittenValues) {
   EXPECT_LT(error(DType::kQ5_1), 0.039);
   EXPECT_LT(error(DType::kQ4_0), 0.09);
   EXPECT_LT(error(DType::kQ4_1), 0.081);
-  EXPECT_LT(error(DType::kIq4Nl), 0.079);
+  EXPECT_LT(error(DType::kIq4Nl), 0.0757);
   EXPECT_LT(error(DType::kMxfp4), 0.12);
-  EXPECT_LT(error(DType::kQ4K), 0.074);
-  EXPECT_LT(error(DType::kQ6K), 0.0185);
+  EXPECT_LT(error(DType::kQ4K), 0.0725);
+  EXPECT_LT(error(DType::kQ6K), 0.0177);
+  EXPECT_LT(error(DType::kQ5K), 0.0365);
+  EXPECT_LT(error(DType::kQ3K), 0.145);
+  EXPECT_LT(error(DType::kQ2K), 0.27);
+  EXPECT_LT(error(DType::kIq4Xs), 0.0765);
 }
 
 TEST(BlockCodec, ExactlyRepresentableBlocksSurvive) {
@@ -211,7 +216,7 @@ TEST(BlockCodec, ExactlyRepresentableBlocksSurvive) {
     if (type == DType::kQ4_0 || type == DType::kQ5_0 || type == DType::kMxint8 || type == DType::kQ6K) {
       EXPECT_EQ(once, x) << name(type);
     }
-    EXPECT_LT(relative_rms(x, once), 0.12) << name(type);
+    EXPECT_LT(relative_rms(x, once), 0.3) << name(type);
   }
 }
 
@@ -290,8 +295,13 @@ TEST_F(ReferenceFiles, SameBytesAsLlamaQuantize) {
 
 // The searched types need not have the same bytes, but not a larger error.
 TEST_F(ReferenceFiles, SearchedTypesAreNoWorse) {
-  for (const auto& [file, type] : std::vector<std::pair<const char*, DType>>{
-           {"llama-q4_k.gguf", DType::kQ4K}, {"llama-q6_k.gguf", DType::kQ6K}, {"llama-iq4_nl.gguf", DType::kIq4Nl}}) {
+  for (const auto& [file, type] : std::vector<std::pair<const char*, DType>>{{"llama-q2_k.gguf", DType::kQ2K},
+                                                                             {"llama-q3_k.gguf", DType::kQ3K},
+                                                                             {"llama-q4_k.gguf", DType::kQ4K},
+                                                                             {"llama-q5_k.gguf", DType::kQ5K},
+                                                                             {"llama-q6_k.gguf", DType::kQ6K},
+                                                                             {"llama-iq4_nl.gguf", DType::kIq4Nl},
+                                                                             {"llama-iq4_xs.gguf", DType::kIq4Xs}}) {
     double ours = 0, theirs = 0;
     compare("llama-f32.gguf", file, type, [&, kind = type](const std::vector<float>& values, std::span<const std::byte> bytes) {
       ours += relative_rms(values, round_trip(kind, values));

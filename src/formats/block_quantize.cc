@@ -18,6 +18,11 @@ void store16(Byte* p, std::uint16_t value) {
   p[1] = static_cast<Byte>(value >> 8);
 }
 void store_half(Byte* p, float value) { store16(p, f16_from_float(value)); }
+// Also says what a reader will see.
+float store_scale(Byte* p, float value) {
+  store_half(p, value);
+  return float_from_f16(f16_from_float(value));
+}
 
 float from_int(int value) { return static_cast<float>(value); }
 float inverse(float value) { return value != 0.0F ? 1.0F / value : 0.0F; }
@@ -148,7 +153,8 @@ std::size_t nearest_iq4(float value) {
   return code;
 }
 
-void iq4_nl_pack(const float* x, Byte* r) {
+// The scale of 32 values for the code book.
+float fit_iq4(const float* x) {
   const float largest = extreme(x, 32);
   float best = -1.0F, scale = 0.0F;
   for (int step = -7; step <= 7 && largest != 0.0F; ++step) {
@@ -164,33 +170,55 @@ void iq4_nl_pack(const float* x, Byte* r) {
       scale = xq / qq;
     }
   }
-  store_half(r, scale);
-  const float id = inverse(float_from_f16(f16_from_float(scale)));
-  std::array<int, 32> q{};
-  for (std::size_t i = 0; i < 32; ++i) q[i] = static_cast<int>(nearest_iq4(x[i] * id));
-  store_nibbles(q, r + 2);
+  return scale;
 }
 
-// x ~ scale * q - minimum with q from 0 to 15, scale and minimum not negative.
+void store_iq4(const float* x, float scale, Byte* out) {
+  const float id = inverse(scale);
+  std::array<int, 32> q{};
+  for (std::size_t i = 0; i < 32; ++i) q[i] = static_cast<int>(nearest_iq4(x[i] * id));
+  store_nibbles(q, out);
+}
+
+void iq4_nl_pack(const float* x, Byte* r) { store_iq4(x, store_scale(r, fit_iq4(x)), r + 2); }
+
+void iq4_xs_pack(const float* x, Byte* r) {
+  std::array<float, 8> scales{};
+  for (std::size_t j = 0; j < 8; ++j) scales[j] = fit_iq4(x + 32 * j);
+  // The extreme scale becomes -32.
+  const float d = store_scale(r, extreme(scales.data(), 8) / -32.0F);
+  std::fill(r + 2, r + 8, Byte{0});
+  int high = 0;
+  for (std::size_t j = 0; j < 8; ++j) {
+    const int scale = nearest(scales[j] * inverse(d), -32, 31);
+    const int code = scale + 32;
+    high |= (code >> 4) << (2 * j);
+    r[4 + j / 2] = static_cast<Byte>(r[4 + j / 2] | ((code & 15) << (4 * (j % 2))));
+    store_iq4(x + 32 * j, d * from_int(scale), r + 8 + 16 * j);
+  }
+  store16(r + 2, static_cast<std::uint16_t>(high));
+}
+
+// x ~ scale * q - minimum with q from 0 to `most`, scale and minimum not negative.
 struct ScaleAndMinimum {
   float scale = 0.0F, minimum = 0.0F;
 };
 
-ScaleAndMinimum fit_q4(const float* x) {
-  constexpr int kValues = 32;
+template <int kValues>
+ScaleAndMinimum fit_with_minimum(const float* x, int most) {
   const auto [low, high] = std::minmax_element(x, x + kValues);
   const float base = std::min(*low, 0.0F), range = *high - base;
   if (!(range > 0.0F)) return {0.0F, -base};
   float sum_x = 0.0F;
   for (int i = 0; i < kValues; ++i) sum_x += x[i];
-  ScaleAndMinimum best{range / 15.0F, -base};
+  ScaleAndMinimum best{range / from_int(most), -base};
   float best_error = -1.0F;
   for (int step = -10; step <= 10; ++step) {
-    const float id = (15.0F + 0.1F * from_int(step)) / range;
+    const float id = (from_int(most) + 0.1F * from_int(step)) / range;
     // Least squares of x = scale * q - minimum over the block: two equations.
     float sum_q = 0.0F, sum_qq = 0.0F, sum_xq = 0.0F;
     for (int i = 0; i < kValues; ++i) {
-      const float q = from_int(nearest((x[i] - base) * id, 0, 15));
+      const float q = from_int(nearest((x[i] - base) * id, 0, most));
       sum_q += q;
       sum_qq += q * q;
       sum_xq += x[i] * q;
@@ -207,7 +235,7 @@ ScaleAndMinimum fit_q4(const float* x) {
     if (!(fit.scale > 0.0F)) continue;
     float error = 0.0F;
     for (int i = 0; i < kValues; ++i) {
-      const float q = from_int(nearest((x[i] - base) * id, 0, 15));
+      const float q = from_int(nearest((x[i] - base) * id, 0, most));
       const float difference = fit.scale * q - fit.minimum - x[i];
       error += difference * difference;
     }
@@ -219,44 +247,82 @@ ScaleAndMinimum fit_q4(const float* x) {
   return best;
 }
 
-void q4_k_pack(const float* x, Byte* r) {
+// What Q4_K and Q5_K share: scales, and the codes of 256 values from 0 to `most`.
+std::array<int, 256> codes_of_eight(const float* x, int most, Byte* r) {
   std::array<ScaleAndMinimum, 8> fit;
   float largest_scale = 0.0F, largest_minimum = 0.0F;
   for (std::size_t j = 0; j < 8; ++j) {
-    fit[j] = fit_q4(x + 32 * j);
+    fit[j] = fit_with_minimum<32>(x + 32 * j, most);
     largest_scale = std::max(largest_scale, fit[j].scale);
     largest_minimum = std::max(largest_minimum, fit[j].minimum);
   }
-  store_half(r, largest_scale / 63.0F);
-  store_half(r + 2, largest_minimum / 63.0F);
-  const float d = float_from_f16(f16_from_float(largest_scale / 63.0F));
-  const float dmin = float_from_f16(f16_from_float(largest_minimum / 63.0F));
+  const float d = store_scale(r, largest_scale / 63.0F), dmin = store_scale(r + 2, largest_minimum / 63.0F);
   ScaleMin codes;
+  std::array<int, 256> q{};
   for (std::size_t j = 0; j < 8; ++j) {
     codes.scale[j] = nearest(fit[j].scale * inverse(d), 0, 63);
     codes.min[j] = nearest(fit[j].minimum * inverse(dmin), 0, 63);
+    const float id = inverse(d * from_int(codes.scale[j])), minimum = dmin * from_int(codes.min[j]);
+    for (std::size_t i = 32 * j; i < 32 * j + 32; ++i) q[i] = nearest((x[i] + minimum) * id, 0, most);
   }
   pack_scales(codes, r + 4);
-  std::fill(r + 16, r + 144, Byte{0});
-  for (std::size_t j = 0; j < 8; ++j) {
-    const float id = inverse(d * from_int(codes.scale[j])), minimum = dmin * from_int(codes.min[j]);
-    for (std::size_t i = 0; i < 32; ++i) {
-      const int q = nearest((x[32 * j + i] + minimum) * id, 0, 15);
-      Byte& byte = r[16 + 32 * (j / 2) + i];
-      byte = static_cast<Byte>(byte | (q << (j % 2 == 0 ? 0 : 4)));
-    }
+  return q;
+}
+
+// The low nibbles of sub-blocks 2 j and 2 j + 1 share 32 bytes.
+void store_nibbles_of_eight(const std::array<int, 256>& q, Byte* out) {
+  for (std::size_t i = 0; i < 128; ++i) {
+    const std::size_t first = 64 * (i / 32) + i % 32;
+    out[i] = static_cast<Byte>((q[first] & 15) | ((q[first + 32] & 15) << 4));
   }
 }
 
-// The signed scale of 16 values with codes from -32 to 31.
-float fit_q6(const float* x) {
+void q4_k_pack(const float* x, Byte* r) { store_nibbles_of_eight(codes_of_eight(x, 15, r), r + 16); }
+
+void q5_k_pack(const float* x, Byte* r) {
+  const std::array<int, 256> q = codes_of_eight(x, 31, r);
+  std::fill(r + 16, r + 48, Byte{0});
+  for (std::size_t i = 0; i < 256; ++i) r[16 + i % 32] = static_cast<Byte>(r[16 + i % 32] | ((q[i] >> 4) << (i / 32)));
+  store_nibbles_of_eight(q, r + 48);
+}
+
+// Values i, i + 32, i + 64, i + 96 of a half of 128 in the bit pairs of one byte.
+void store_bit_pairs(const std::array<int, 256>& q, Byte* out) {
+  std::fill(out, out + 64, Byte{0});
+  for (std::size_t i = 0; i < 256; ++i) {
+    Byte& byte = out[32 * (i / 128) + i % 32];
+    byte = static_cast<Byte>(byte | ((q[i] & 3) << (2 * (i % 128 / 32))));
+  }
+}
+
+void q2_k_pack(const float* x, Byte* r) {
+  std::array<ScaleAndMinimum, 16> fit;
+  float largest_scale = 0.0F, largest_minimum = 0.0F;
+  for (std::size_t j = 0; j < 16; ++j) {
+    fit[j] = fit_with_minimum<16>(x + 16 * j, 3);
+    largest_scale = std::max(largest_scale, fit[j].scale);
+    largest_minimum = std::max(largest_minimum, fit[j].minimum);
+  }
+  const float d = store_scale(r + 80, largest_scale / 15.0F), dmin = store_scale(r + 82, largest_minimum / 15.0F);
+  std::array<int, 256> q{};
+  for (std::size_t j = 0; j < 16; ++j) {
+    const int scale = nearest(fit[j].scale * inverse(d), 0, 15), min = nearest(fit[j].minimum * inverse(dmin), 0, 15);
+    r[j] = static_cast<Byte>(scale | (min << 4));
+    const float id = inverse(d * from_int(scale)), minimum = dmin * from_int(min);
+    for (std::size_t i = 16 * j; i < 16 * j + 16; ++i) q[i] = nearest((x[i] + minimum) * id, 0, 3);
+  }
+  store_bit_pairs(q, r + 16);
+}
+
+// The signed scale of 16 values with codes from -half to half - 1.
+float fit_signed(const float* x, int half) {
   const float largest = extreme(x, 16);
   float best = -1.0F, scale = 0.0F;
   for (int step = -9; step <= 9 && largest != 0.0F; ++step) {
-    const float id = -(32.0F + 0.1F * from_int(step)) / largest;
+    const float id = -(from_int(half) + 0.1F * from_int(step)) / largest;
     float xq = 0.0F, qq = 0.0F;
     for (std::size_t i = 0; i < 16; ++i) {
-      const float q = from_int(nearest(x[i] * id, -32, 31));
+      const float q = from_int(nearest(x[i] * id, -half, half - 1));
       xq += x[i] * q;
       qq += q * q;
     }
@@ -270,11 +336,9 @@ float fit_q6(const float* x) {
 
 void q6_k_pack(const float* x, Byte* r) {
   std::array<float, 16> scales{};
-  for (std::size_t j = 0; j < 16; ++j) scales[j] = fit_q6(x + 16 * j);
+  for (std::size_t j = 0; j < 16; ++j) scales[j] = fit_signed(x + 16 * j, 32);
   // The extreme scale becomes -128.
-  const float exact = extreme(scales.data(), 16) / -128.0F;
-  store_half(r + 208, exact);
-  const float d = float_from_f16(f16_from_float(exact));
+  const float d = store_scale(r + 208, extreme(scales.data(), 16) / -128.0F);
   std::fill(r, r + 192, Byte{0});
   for (std::size_t j = 0; j < 16; ++j) {
     const int scale = nearest(scales[j] * inverse(d), -128, 127);
@@ -288,6 +352,29 @@ void q6_k_pack(const float* x, Byte* r) {
       high = static_cast<Byte>(high | ((q >> 4) << (2 * (in / 32))));
     }
   }
+}
+
+void q3_k_pack(const float* x, Byte* r) {
+  std::array<float, 16> scales{};
+  for (std::size_t j = 0; j < 16; ++j) scales[j] = fit_signed(x + 16 * j, 4);
+  // The extreme scale becomes -32.
+  const float d = store_scale(r + 108, extreme(scales.data(), 16) / -32.0F);
+  std::fill(r, r + 32, Byte{0});
+  std::fill(r + 96, r + 108, Byte{0});
+  std::array<int, 256> q{};
+  for (std::size_t j = 0; j < 16; ++j) {
+    const int scale = nearest(scales[j] * inverse(d), -32, 31);
+    const int code = scale + 32;
+    Byte &low = r[96 + j % 8], &high = r[104 + j % 4];
+    low = static_cast<Byte>(low | ((code & 15) << (j < 8 ? 0 : 4)));
+    high = static_cast<Byte>(high | ((code >> 4) << (2 * (j / 4))));
+    const float id = inverse(d * from_int(scale));
+    for (std::size_t i = 16 * j; i < 16 * j + 16; ++i) {
+      q[i] = nearest(x[i] * id, -4, 3) + 4;
+      r[i % 32] = static_cast<Byte>(r[i % 32] | ((q[i] >> 2) << (i / 32)));
+    }
+  }
+  store_bit_pairs(q, r + 32);
 }
 
 }  // namespace
@@ -316,8 +403,16 @@ BlockPacker block_packer(DType type) {
       return mxint8_pack;
     case DType::kIq4Nl:
       return iq4_nl_pack;
+    case DType::kIq4Xs:
+      return iq4_xs_pack;
+    case DType::kQ2K:
+      return q2_k_pack;
+    case DType::kQ3K:
+      return q3_k_pack;
     case DType::kQ4K:
       return q4_k_pack;
+    case DType::kQ5K:
+      return q5_k_pack;
     case DType::kQ6K:
       return q6_k_pack;
     default:

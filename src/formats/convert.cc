@@ -33,18 +33,44 @@ int file_type(DType type) {
       return 8;
     case DType::kQ5_1:
       return 9;
+    case DType::kQ2K:
+      return 10;
+    case DType::kQ3K:
+      return 11;
     case DType::kQ4K:
       return 14;
+    case DType::kQ5K:
+      return 16;
     case DType::kQ6K:
       return 18;
     case DType::kIq4Nl:
       return 25;
+    case DType::kIq4Xs:
+      return 30;
     case DType::kBf16:
       return 32;
     case DType::kMxfp4:
       return 38;
     default:
       return -1;
+  }
+}
+
+// What llama-quantize takes for rows that do not fill blocks of 256. kCount: nothing.
+DType narrower_type(DType type) {
+  switch (type) {
+    case DType::kQ2K:
+    case DType::kQ3K:
+    case DType::kIq4Xs:
+      return DType::kIq4Nl;
+    case DType::kQ4K:
+      return DType::kQ5_0;
+    case DType::kQ5K:
+      return DType::kQ5_1;
+    case DType::kQ6K:
+      return DType::kQ8_0;
+    default:
+      return DType::kCount;
   }
 }
 
@@ -150,8 +176,8 @@ DType converted_type(std::string_view name, const std::vector<std::int64_t>& ext
   }
   const auto fits = [&](DType type) { return row_bytes(type, extents.back()) != 0; };
   if (fits(wanted)) return wanted;
-  const DType narrower = wanted == DType::kQ4K ? DType::kQ5_0 : DType::kQ8_0;
-  return block_form(wanted).values == 256 && fits(narrower) ? narrower : DType::kF16;
+  const DType in_blocks_of_32 = narrower_type(wanted);
+  return in_blocks_of_32 != DType::kCount && fits(in_blocks_of_32) ? in_blocks_of_32 : DType::kF16;
 }
 
 Result<ConvertReport> convert_gguf(const std::filesystem::path& in, const std::filesystem::path& out,

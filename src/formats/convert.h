@@ -2,8 +2,8 @@
 
 // A GGUF file with its matrices in another type. As llama-quantize --pure does: every tensor with two or more extents whose
 // name ends in "weight" is converted, but for norms, routers ("ffn_gate_inp"), position tables and token types, which stay as
-// they are, like every vector. Rows that do not fill the type's blocks get the next type that they fill: q4_k becomes q5_0,
-// q6_k becomes q8_0, and what does not fill blocks of 32 becomes f16.
+// they are, like every vector. Rows that do not fill blocks of 256 get a type with blocks of 32 (q2_k, q3_k, iq4_xs: iq4_nl;
+// q4_k: q5_0; q5_k: q5_1; q6_k: q8_0), and rows that do not fill those f16.
 
 #include <cstdint>
 #include <filesystem>

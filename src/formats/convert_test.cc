@@ -31,6 +31,9 @@ TEST(ConvertedType, MatricesOnly) {
   EXPECT_EQ(type("blk.0.ffn_down.weight", {64, 172}, DType::kQ4_0), DType::kF16);
   EXPECT_EQ(type("blk.0.ffn_down.weight", {64, 160}, DType::kQ4K), DType::kQ5_0);
   EXPECT_EQ(type("blk.0.ffn_down.weight", {64, 160}, DType::kQ6K), DType::kQ8_0);
+  EXPECT_EQ(type("blk.0.ffn_down.weight", {64, 160}, DType::kQ5K), DType::kQ5_1);
+  EXPECT_EQ(type("blk.0.ffn_down.weight", {64, 160}, DType::kQ2K), DType::kIq4Nl);
+  EXPECT_EQ(type("blk.0.ffn_down.weight", {64, 160}, DType::kIq4Xs), DType::kIq4Nl);
   EXPECT_EQ(type("blk.0.ffn_down.weight", {64, 172}, DType::kQ6K), DType::kF16);
 }
 
@@ -88,7 +91,7 @@ TEST_F(Convert, Refusals) {
   EXPECT_NE(refusal(small(2.0F), {.type = DType::kMxint8})
                 .find("weights of type mxint8 cannot be written to GGUF; expected one of f32, f16"),
             std::string::npos);
-  EXPECT_NE(refusal(small(2.0F), {.type = DType::kQ2K}).find("cannot be written"), std::string::npos);
+  EXPECT_NE(refusal(small(2.0F), {.type = DType::kTq1_0}).find("cannot be written"), std::string::npos);
   EXPECT_NE(refusal(small(std::numeric_limits<float>::quiet_NaN()), {.type = DType::kQ4_0})
                 .find("tensor 'w.weight' has a value in row 3 that is not finite"),
             std::string::npos);

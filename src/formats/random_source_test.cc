@@ -44,8 +44,9 @@ double deviation_of(RandomSource& source, std::string_view name) {
 }
 
 TEST(RandomSource, DrawsTheAskedDeviationInEveryType) {
-  for (const DType type : {DType::kF32, DType::kF16, DType::kBf16, DType::kQ8_0, DType::kQ4_0, DType::kQ4_1, DType::kQ5_0,
-                           DType::kQ5_1, DType::kMxfp4, DType::kMxint8, DType::kIq4Nl, DType::kQ4K, DType::kQ6K}) {
+  for (const DType type :
+       {DType::kF32, DType::kF16, DType::kBf16, DType::kQ8_0, DType::kQ4_0, DType::kQ4_1, DType::kQ5_0, DType::kQ5_1,
+        DType::kMxfp4, DType::kMxint8, DType::kIq4Nl, DType::kIq4Xs, DType::kQ5K, DType::kQ4K, DType::kQ6K}) {
     RandomSource source = source_of(type, 1);
     EXPECT_NEAR(deviation_of(source, "a.weight") * std::sqrt(512.0), 1.0, 0.02) << name(type);
     EXPECT_NEAR(deviation_of(source, "b.weight"), 2.0, 0.04) << name(type);
@@ -99,8 +100,8 @@ TEST(RandomSource, RefusesWhatCannotBeDrawn) {
     const auto source = RandomSource::make(std::move(tensors), {});
     return source ? std::string("accepted") : source.error().message;
   };
-  EXPECT_EQ(refusal({.name = "t", .type = DType::kQ2K, .extents = {256}}),
-            "random tensor 't': values of type q2_k cannot be drawn");
+  EXPECT_EQ(refusal({.name = "t", .type = DType::kTq1_0, .extents = {256}}),
+            "random tensor 't': values of type tq1_0 cannot be drawn");
   EXPECT_EQ(refusal({.name = "t", .type = DType::kQ4_0, .extents = {2, 33}}),
             "random tensor 't': rows of 33 values; q4_0 stores 32 together");
   EXPECT_EQ(refusal({.name = "t", .extents = {2, 0}}), "random tensor 't': an extent of 0");
