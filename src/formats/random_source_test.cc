@@ -77,7 +77,12 @@ TEST(RandomSource, BytesDependOnSeedAndNameAlone) {
   other.release("a.weight");
   EXPECT_EQ(bytes_of(other, "a.weight"), a);  // made again
   EXPECT_NE(bytes_of(second_seed, "a.weight"), a);
-  EXPECT_NE(std::vector<std::byte>(b.begin(), b.begin() + 64 * 544), std::vector<std::byte>(a.begin(), a.begin() + 64 * 544));
+  auto twins = RandomSource::make({{.name = "a.weight", .type = DType::kQ8_0, .extents = {64, 512}},
+                                   {.name = "c", .type = DType::kQ8_0, .extents = {64, 512}}},
+                                  {.seed = 1});
+  ASSERT_TRUE(twins) << twins.error().message;
+  EXPECT_EQ(bytes_of(*twins, "a.weight"), a);
+  EXPECT_NE(bytes_of(*twins, "c"), a);
   for (const int threads : {2, 3}) {
     ThreadPool pool({.threads = threads, .pin = false});
     RandomSource shared = source_of(DType::kQ8_0, 1, &pool);
