@@ -34,7 +34,7 @@ struct Rope {
 enum class RouteScoring : std::uint8_t { kSoftmax, kSigmoid };
 // Expert choice: scores from the router's logits, top_k by score (+ a bias used for the choice only), weights from the scores.
 // With groups, the experts stand in `groups` equal runs; only those of the chosen_groups best runs may be chosen. A run's score
-// is the sum of its two best (with a bias for the choice), else its best: DeepSeek-V3 and V2.
+// is the sum of its two best where scores are sigmoids (DeepSeek-V3), else its best (V2).
 struct Routing {
   RouteScoring scoring = RouteScoring::kSoftmax;
   bool softmax_over_chosen = false;  // gpt-oss: softmax over the chosen logits alone
