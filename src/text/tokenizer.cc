@@ -438,7 +438,7 @@ class VocabularyTokenizer final : public Tokenizer {
       } else if (kind == TokenKind::kNormal && vocabulary_.algorithm == Algorithm::kWordPiece) {
         if (vocabulary_.starts[i]) pieces_.push_back(' ');
         pieces_ += token;
-      } else if (kind == TokenKind::kNormal && !vocabulary_.space_mark.empty()) {
+      } else if ((kind == TokenKind::kNormal || kind == TokenKind::kUserDefined) && !vocabulary_.space_mark.empty()) {
         std::string text = token;
         replace_all(text, vocabulary_.space_mark, " ");
         pieces_ += text;

@@ -299,6 +299,18 @@ TEST(CharacterPairs, Llama2Style) {
   EXPECT_EQ((*without)->encode("ab", {}), (Ids{9, 2}));
 }
 
+TEST(AddedTokens, MarksInThemAreSpaces) {
+  // Gemma's runs of spaces are added tokens, which merges lead to as well.
+  const std::string json = R"({"added_tokens": [{"id": 2, "content": "▁▁", "special": false, "normalized": false}],
+    "normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
+    "decoder": {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
+    "model": {"type": "BPE", "vocab": {"a": 0, "▁": 1, "▁▁": 2}, "merges": [["▁", "▁"]]}})";
+  const Made made = Tokenizer::parse_tokenizer_json(json, "", "t");
+  ASSERT_TRUE(made) << made.error().message;
+  EXPECT_EQ((*made)->encode("a  a a", {}), (Ids{0, 2, 0, 1, 0}));
+  EXPECT_EQ((*made)->decode(Ids{0, 2, 0, 1, 0}), "a  a a");
+}
+
 TEST(AddedTokens, NormalizedOnesAreFoundInNormalizedText) {
   const std::string json = R"({"added_tokens": [{"id": 2, "content": "AB", "normalized": true},
                                                 {"id": 3, "content": "BB", "normalized": false}],
