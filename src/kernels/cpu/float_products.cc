@@ -319,6 +319,7 @@ void multiply(const FloatKernels& kernels, FloatStorage storage, bool pairs, con
   const std::int64_t segments = ceil_div(K, kSegment), per_row = row_dwords(K, pairs);
   const std::int64_t record = record_bytes(storage), per_segment = kSegment / values_per_record(storage);
   const bool coded = storage == FloatStorage::kBf16Coded;
+  const bool decodes_in_registers = kernels.tile[static_cast<int>(FloatStorage::kBf16Coded)][0][0] != nullptr;
   const auto levels = static_cast<std::int64_t>(std::bit_width(static_cast<std::uint64_t>(segments)));
   const std::int64_t most_rows = std::min(args.rows, kRowBlock), level_stride = most_rows * kFloatUnit;
 
@@ -348,10 +349,12 @@ void multiply(const FloatKernels& kernels, FloatStorage storage, bool pairs, con
         const std::int64_t next_lines = ceil_div(per_segment * record / 64, tiling.tiles);
         if (coded) {
           job.coded = coded_segment(records, header, K, s);
-          if (!stream || kernels.tile[static_cast<int>(storage)][0][1] == nullptr) {
-            std::byte* panel = panel_scratch.reserve(bytes(kSegment / 2) * kBf16PairBytes);
-            kernels.unpack_coded(job.coded, job.steps, panel);
-            job.weights = panel;
+          if (!stream || !decodes_in_registers) {
+            job.decoded = panel_scratch.reserve(bytes(kSegment / 2) * kBf16PairBytes);
+            job.weights = job.decoded;
+          }
+          if (!decodes_in_registers) {
+            kernels.unpack_coded(job.coded, job.steps, job.decoded);
             form = FloatStorage::kBf16;
           }
         }
@@ -359,6 +362,7 @@ void multiply(const FloatKernels& kernels, FloatStorage storage, bool pairs, con
         const std::uint32_t* tile_x = x + s * lane_dwords(kSegment, pairs) * rows;
         for (std::int64_t t = 0; t < tiling.tiles; ++t) {
           const std::int64_t height = tiling.rows(t), first = tiling.first_row(t);
+          if (coded && t > 0) form = FloatStorage::kBf16;  // the first tile has decoded the segment
           job.activations = reinterpret_cast<const std::byte*>(tile_x + first * lanes);
           job.ahead = next + 64 * t * next_lines;
           job.ahead_lines = next_lines;

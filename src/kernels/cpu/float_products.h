@@ -74,7 +74,8 @@ inline void patch_escapes(const Lossless12& coded, std::byte* bf16_records) {
 // One tile of 1 to 6 rows times 64 outputs over one segment.
 struct TileJob {
   const std::byte* weights = nullptr;      // records of the segment
-  Lossless12 coded;                        // kBf16Coded instead of weights
+  Lossless12 coded;                        // kBf16Coded instead of weights,
+  std::byte* decoded = nullptr;            //   which it leaves here as bf16 records unless it is a stream
   const std::byte* activations = nullptr;  // the tile's, of the segment
   std::int64_t steps = 0;                  // records
   // What later calls will read: brought to the second cache level meanwhile. None when the weights are a stream that is read
@@ -91,7 +92,7 @@ using TileKernel = void (*)(const TileJob& job);
 
 // What an instruction set provides.
 struct FloatKernels {
-  // By storage, rows - 1, and whether the weights are a stream (single tile). kBf16Coded may be null: unpack first.
+  // By storage, rows - 1, and whether the weights are a stream (single tile). All of kBf16Coded may be null: unpack first.
   TileKernel tile[kFloatStorageCount][kMaxTileRows][2] = {};
   // To bf16 records.
   void (*unpack_coded)(const Lossless12& coded, std::int64_t pairs, std::byte* out) = nullptr;

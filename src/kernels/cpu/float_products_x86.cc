@@ -10,7 +10,6 @@
 #include <bit>
 #include <cstring>
 
-
 // ---- AVX2, FMA, F16C: 16 registers
 
 #if defined(__clang__)
@@ -158,6 +157,11 @@ ROOFTREE_INLINE Record decode(const std::byte* record, __m512i table) {
   return {{_mm512_unpacklo_epi8(low0, high0), _mm512_unpackhi_epi8(low0, high0), _mm512_unpacklo_epi8(low1, high1),
            _mm512_unpackhi_epi8(low1, high1)}};
 }
+ROOFTREE_INLINE void store_record(const Record& record, std::byte* records, std::int64_t pair) {
+  std::byte* to = records + pair * static_cast<std::int64_t>(kBf16PairBytes);
+#pragma GCC unroll 4
+  for (int l = 0; l < 4; ++l) _mm512_storeu_si512(to + 64 * l, record.line[l]);
+}
 ROOFTREE_INLINE __m512i high_byte_table(const Lossless12& coded) {
   return _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(coded.high_bytes)));
 }
@@ -165,10 +169,7 @@ ROOFTREE_INLINE __m512i high_byte_table(const Lossless12& coded) {
 void unpack_coded(const Lossless12& coded, std::int64_t pairs, std::byte* out) {
   const __m512i table = high_byte_table(coded);
   for (std::int64_t pair = 0; pair < pairs; ++pair) {
-    const Record record = decode(coded.records + pair * static_cast<std::int64_t>(kCodedPairBytes), table);
-    std::byte* to = out + pair * static_cast<std::int64_t>(kBf16PairBytes);
-#pragma GCC unroll 4
-    for (int l = 0; l < 4; ++l) _mm512_storeu_si512(to + 64 * l, record.line[l]);
+    store_record(decode(coded.records + pair * static_cast<std::int64_t>(kCodedPairBytes), table), out, pair);
   }
   patch_escapes(coded, out);
 }
@@ -266,8 +267,9 @@ ROOFTREE_INLINE void patch(Record& record, Escape escape) {
   }
 }
 
-// Decodes in registers, record by record; the loop runs undisturbed up to the record of the next escape.
-template <int kRows>
+// Decodes in registers, record by record; the loop runs undisturbed up to the record of the next escape. Where more tiles
+// follow (not a stream), the bf16 records are left behind for them: the stores and the decoding hide behind the products.
+template <int kRows, bool kStream>
 void tile_coded(const TileJob& job) {
   __m512 acc[kRows][4];
   clear(acc);
@@ -284,14 +286,17 @@ void tile_coded(const TileJob& job) {
     const std::int64_t stop = escape < last_escape ? escape_pair(*escape) : job.steps;
 #pragma GCC unroll 1
     for (; step < stop; ++step, record += kCodedPairBytes) {
-      prefetch_step<true, kCodedPairBytes>(job, record, step);
-      multiply_record(acc, decode(record, table), at(step));
+      prefetch_step<kStream, kCodedPairBytes>(job, record, step);
+      const Record w = decode(record, table);
+      if constexpr (!kStream) store_record(w, job.decoded, step);
+      multiply_record(acc, w, at(step));
     }
     if (step == job.steps) break;
     Record w = decode(record, table);
     for (; escape < last_escape && escape_pair(*escape) == step; ++escape) patch(w, *escape);
+    if constexpr (!kStream) store_record(w, job.decoded, step);
     multiply_record(acc, w, at(step));
-    prefetch_step<true, kCodedPairBytes>(job, record, step);
+    prefetch_step<kStream, kCodedPairBytes>(job, record, step);
     ++step;
     record += kCodedPairBytes;
   }
@@ -303,7 +308,9 @@ constexpr void fill_pair_tiles(FloatKernels& kernels) {
   auto& plain = kernels.tile[static_cast<int>(FloatStorage::kBf16)][kRows - 1];
   plain[0] = tile_pairs<kRows, false>;
   plain[1] = tile_pairs<kRows, true>;
-  kernels.tile[static_cast<int>(FloatStorage::kBf16Coded)][kRows - 1][1] = tile_coded<kRows>;
+  auto& coded = kernels.tile[static_cast<int>(FloatStorage::kBf16Coded)][kRows - 1];
+  coded[0] = tile_coded<kRows, false>;
+  coded[1] = tile_coded<kRows, true>;
   if constexpr (kRows < kMaxTileRows) fill_pair_tiles<kRows + 1>(kernels);
 }
 constexpr FloatKernels make_bf16_kernels() {
