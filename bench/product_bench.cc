@@ -1,6 +1,6 @@
 // Products with stored weights against the limits of the machine in the same seconds: every repetition runs a read probe over
-// memory and a peak probe of the int8 instruction between the products, and ratios are taken per repetition, because both
-// limits drift on shared machines.
+// memory and a peak probe of the multiplying instruction between the products, and ratios are taken per repetition, because
+// both limits drift on shared machines.
 //
 //   product_bench [--threads N] [--repetitions N] [--mib N] [--k N] [--clock wall|cpu] [--types q4_0,q8_0,...]
 //
@@ -89,7 +89,7 @@ std::vector<std::byte> some_rows(DType type, std::int64_t rows, std::int64_t k) 
     return out;
   }
   std::vector<float> values(static_cast<std::size_t>(rows * k));
-  for (float& v : values) v = random.uniform_float() - 0.5F;
+  for (float& v : values) v = random.uniform_float() + random.uniform_float() + random.uniform_float() - 1.5F;
   formats::quantize_row(type, values, out);
   return out;
 }
@@ -100,9 +100,12 @@ class Limits {
       : pool_(pool), memory_(probe::memory_kernels(features)), source_(kBytes) {
     for (const probe::ArithmeticKernel& kernel : probe::arithmetic_kernels(features)) {
       // The widest: they are listed from portable upwards, AVX-VNNI's 256 bits last.
-      if (kernel.type == Arithmetic::kInt8 && !kernel.matrix && kernel.flop_per_iteration > peak_.flop_per_iteration)
-        peak_ = kernel;
+      probe::ArithmeticKernel& peak = peaks_[static_cast<std::size_t>(kernel.type)];
+      if (!kernel.matrix && kernel.flop_per_iteration > peak.flop_per_iteration) peak = kernel;
     }
+    // Without an instruction for it bf16 is multiplied as floats.
+    probe::ArithmeticKernel& bf16 = peaks_[static_cast<std::size_t>(Arithmetic::kBf16)];
+    if (bf16.run == nullptr) bf16 = peaks_[static_cast<std::size_t>(Arithmetic::kFp32)];
   }
   // Bytes per second.
   double read() {
@@ -115,10 +118,11 @@ class Limits {
     return static_cast<double>(kBytes) / s;
   }
   // Operations per second.
-  double int8_peak() {
+  double peak(Arithmetic type) {
     constexpr std::int64_t kIterations = 1'000'000;
-    const double s = seconds([&] { pool_.run([&](const Worker&) { peak_.run(kIterations); }); });
-    return static_cast<double>(kIterations) * peak_.flop_per_iteration * pool_.size() / s;
+    const probe::ArithmeticKernel& kernel = peaks_[static_cast<std::size_t>(type)];
+    const double s = seconds([&] { pool_.run([&](const Worker&) { kernel.run(kIterations); }); });
+    return static_cast<double>(kIterations) * kernel.flop_per_iteration * pool_.size() / s;
   }
 
  private:
@@ -126,34 +130,41 @@ class Limits {
   ThreadPool& pool_;
   probe::MemoryKernels memory_;
   Memory source_;
-  probe::ArithmeticKernel peak_{};
+  std::array<probe::ArithmeticKernel, kArithmeticCount> peaks_{};
 };
 
 struct Options {
   int threads = 0, repetitions = 9;
   std::int64_t mib = 160, k = 4096;
-  std::vector<DType> types = {DType::kQ4_0, DType::kQ8_0, DType::kQ4K, DType::kQ6K, DType::kQ5K, DType::kIq4Nl};
+  std::vector<DType> types = {DType::kQ4_0, DType::kQ8_0,           DType::kQ4K, DType::kQ6K, DType::kQ5K, DType::kIq4Nl,
+                              DType::kBf16, DType::kBf16Lossless12, DType::kF16, DType::kF32};
 };
 
 void measure(ThreadPool& pool, Limits& limits, const CpuFeatures& features, DType type, const Options& options) {
   const ProductKernels* kernels = kernels::cpu::block_products(type, features);
+  if (kernels == nullptr) kernels = kernels::cpu::float_products(type, features);
   if (kernels == nullptr) return;
+  const kernels::Product product = kernels::product_of(type);
+  const Arithmetic arithmetic = kernels::level_of(product) == kernels::Level::kA ? Arithmetic::kInt8
+                                : product == kernels::Product::kBf16             ? Arithmetic::kBf16
+                                                                                 : Arithmetic::kFp32;  // f16 is widened
+  const DType row_type = type == DType::kBf16Lossless12 ? DType::kBf16 : type;
   const std::int64_t k = options.k;
-  const auto row_bytes = static_cast<std::int64_t>(formats::row_bytes(type, k));
-  const std::int64_t n = (options.mib << 20) / row_bytes / 64 * 64, units = n / kernels->unit;
   const std::int64_t piece = kernels->unit * 16;  // rows that are repeated
-  const std::vector<std::byte> rows = some_rows(type, piece, k);
-  Memory weights(kernels->packed_bytes(n, k));
-  const std::size_t piece_bytes = kernels->packed_bytes(piece, k);
-  const double pack_s = seconds([&] {
-    pool.run([&](const Worker& w) {
-      const Range share = w.share(n / piece);
-      for (std::int64_t i = share.begin; i < share.end; ++i) {
-        std::byte* out = weights.data() + static_cast<std::size_t>(i) * piece_bytes;
-        kernels->pack({.type = type, .n = piece, .k = k, .rows = rows.data(), .out = out}, {0, piece / kernels->unit});
-      }
-    });
-  });
+  const auto row_bytes = static_cast<std::int64_t>(formats::row_bytes(row_type, k));
+  const std::int64_t n = (options.mib << 20) / row_bytes / piece * piece, units = n / kernels->unit;
+  const std::size_t packed = kernels->packed_bytes(n, k);
+  Memory weights(packed);
+  double pack_s = 0;
+  {
+    const std::vector<std::byte> some = some_rows(row_type, piece, k);
+    Memory rows(static_cast<std::size_t>(n * row_bytes));
+    for (std::int64_t i = 0; i < n; i += piece) std::memcpy(rows.data() + i * row_bytes, some.data(), some.size());
+    const kernels::PackArgs args{.type = type, .n = n, .k = k, .rows = rows.data(), .out = weights.data()};
+    pack_s = seconds([&] { pool.run([&](const Worker& w) { kernels->pack(args, w.share(units)); }); });
+  }
+  // Room for exceptions of the 12-bit form is hardly read.
+  const double bytes_read = std::min(static_cast<double>(packed), storage(type, static_cast<double>(n * k)).value());
   Philox random(2, 0);
   Memory x(static_cast<std::size_t>(512 * k) * 4), y(static_cast<std::size_t>(512 * n) * 4);
   for (std::int64_t i = 0; i < 512 * k; ++i) x.floats()[i] = random.uniform_float() - 0.5F;
@@ -167,17 +178,15 @@ void measure(ThreadPool& pool, Limits& limits, const CpuFeatures& features, DTyp
     for (std::size_t b = 0; b < kBatches.size(); ++b) {
       const std::int64_t m = kBatches[b];
       const double pack_x = seconds([&] {
-        kernels->pack_activations(
-            {.product = kernels::product_of(type), .x = {x.floats(), k}, .rows = m, .k = k, .out = activations.data()}, {0, m});
+        kernels->pack_activations({.product = product, .x = {x.floats(), k}, .rows = m, .k = k, .out = activations.data()},
+                                  {0, m});
       });
-      const kernels::MultiplyArgs args{.weight = {type, n, k, weights.data(), kernels->packed_bytes(n, k)},
-                                       .x = activations.data(),
-                                       .rows = m,
-                                       .y = {y.floats(), n}};
-      const double peak = m == 512 ? limits.int8_peak() : 0;
+      const kernels::MultiplyArgs args{
+          .weight = {type, n, k, weights.data(), packed}, .x = activations.data(), .rows = m, .y = {y.floats(), n}};
+      const double peak = m == 512 ? limits.peak(arithmetic) : 0;
       const double s = seconds([&] { pool.run([&](const Worker& w) { kernels->multiply(args, w.share(units)); }); });
       times[b].push_back(s);
-      if (m == 1) first = static_cast<double>(kernels->packed_bytes(n, k)) / s;
+      if (m == 1) first = bytes_read / s;
       if (m == 1) {
         const double after = limits.read();
         read.push_back((before + after) / 2);
@@ -186,7 +195,7 @@ void measure(ThreadPool& pool, Limits& limits, const CpuFeatures& features, DTyp
       if (m == 512) {
         const double rate = 2.0 * static_cast<double>(m * n) * static_cast<double>(k) / s;
         rate512.push_back(rate);
-        peak_share.push_back(rate / ((peak + limits.int8_peak()) / 2));
+        peak_share.push_back(rate / ((peak + limits.peak(arithmetic)) / 2));
         quantize.push_back(static_cast<double>(m * k) / pack_x);
       }
     }
@@ -197,7 +206,7 @@ void measure(ThreadPool& pool, Limits& limits, const CpuFeatures& features, DTyp
   };
   const Quartiles share1 = quartiles(read_share), share512 = quartiles(peak_share);
   fmt::print(
-      "{:8} {:6.1f}  {:5.3f} ({:5.3f}-{:5.3f})  {:6.0f} {:6.0f} {:6.0f} {:6.0f} {:6.0f}  {:6.0f}  {:5.3f} ({:5.3f}-{:5.3f})  "
+      "{:10} {:6.1f}  {:5.3f} ({:5.3f}-{:5.3f})  {:6.0f} {:6.0f} {:6.0f} {:6.0f} {:6.0f}  {:6.0f}  {:5.3f} ({:5.3f}-{:5.3f})  "
       "{:5.2f} {:6.2f}\n",
       rooftree::name(type), quartiles(read).median / 1e9, share1.median, share1.low, share1.high, tokens(0), tokens(1),
       tokens(2), tokens(3), tokens(4), quartiles(rate512).median / 1e9, share512.median, share512.low, share512.high,
@@ -241,10 +250,10 @@ int main(int argc, char** argv) {
   Limits limits(pool, features.value());
   fmt::print("{}, {} threads, K = {}, {} MiB of weights, {} repetitions\n", rooftree::name(features.value().isa()),
              options.threads, options.k, options.mib, options.repetitions);
-  fmt::print("{:8} {:>6}  {:>20}  {:>6} {:>6} {:>6} {:>6} {:>6}  {:>6}  {:>20}  {:>5} {:>6}\n", "", "read", "batch 1", "1", "4",
-             "8", "16", "32", "512", "batch 512", "quant", "pack");
-  fmt::print("{:8} {:>6}  {:>20}  {:>34}  {:>6}  {:>20}  {:>5} {:>6}\n", "", "GB/s", "share of read", "tokens/s", "GOP/s",
-             "share of int8 peak", "G/s", "G/s");
+  fmt::print("{:10} {:>6}  {:>20}  {:>6} {:>6} {:>6} {:>6} {:>6}  {:>6}  {:>20}  {:>5} {:>6}\n", "", "read", "batch 1", "1",
+             "4", "8", "16", "32", "512", "batch 512", "quant", "pack");
+  fmt::print("{:10} {:>6}  {:>20}  {:>34}  {:>6}  {:>20}  {:>5} {:>6}\n", "", "GB/s", "share of read", "tokens/s", "GOP/s",
+             "share of peak", "G/s", "G/s");
   for (const DType type : options.types) measure(pool, limits, features.value(), type, options);
   return 0;
 }
