@@ -10,6 +10,15 @@ import tempfile
 
 ROOFTREE = sys.argv[1]
 H100 = ["analyze", "llama-3.2-1b", "--on", "nvidia-h100-sxm"]
+
+# A model of 0.1 M random weights: a description is enough.
+TINY_FOLDER = tempfile.TemporaryDirectory()
+with open(os.path.join(TINY_FOLDER.name, "config.json"), "w", encoding="utf-8") as config:
+    json.dump({"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64, "intermediate_size": 128,
+               "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1, "vocab_size": 96,
+               "max_position_embeddings": 128, "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "tie_word_embeddings": False,
+               "hidden_act": "silu"}, config)
+TINY = ["run", TINY_FOLDER.name, "--random", "--weights", "bf16"]
 EXPLORE = ["explore", "chip", "--model", "llama-3.2-1b"]
 
 # (arguments, exit code, words of the message)
@@ -55,6 +64,23 @@ BAD = [
     (["machines", "--set", "chip.power_max=5 W"], 2, ["--set", "NAME"]),
     (["machines", "dgx-h100", "--kind", "gpu"], 2, ["dgx-h100", "--kind", "expected"]),
     (["machines", "--standards", "dgx-h100"], 2, ["--standards", "dgx-h100"]),
+    (["run", "no-such-model.gguf", "-p", "x"], 3, ["no-such-model.gguf"]),
+    (["run", "no-such-folder", "-p", "x"], 3, ["no-such-folder", "expected"]),
+    (["run", "no-such-model", "--random", "--tokens", "1"], 2, ["no-such-model"]),
+    (TINY + ["--tokens", "1,x"], 2, ["--tokens", "x", "expected"]),
+    (TINY + ["--tokens", "999999"], 2, ["token 999999", "expected"]),
+    (TINY + ["-p", "text"], 2, ["tokenizer", "--tokens"]),
+    (TINY + ["-p", "text", "--tokens", "1"], 2, ["more than one prompt"]),
+    (TINY + ["--tokens", "1", "--temperature", "-1"], 2, ["temperature"]),
+    (TINY + ["--tokens", "1", "--top-p", "2"], 2, ["top_p"]),
+    (TINY + ["--tokens", "1", "--logit-bias", "5"], 2, ["--logit-bias", "expected"]),
+    (TINY + ["--tokens", "1", "--level", "D"], 2, ["--level", "D", "expected"]),
+    (TINY + ["--tokens", "1", "--level", "A"], 2, ["level A"]),
+    (TINY + ["--tokens", "1", "--kv", "q4_k"], 2, ["cache", "expected"]),
+    (TINY + ["--tokens", "1", "--backend", "abacus"], 2, ["--backend", "abacus", "expected"]),
+    (TINY + ["--tokens", "1", "--max-tokens", "-1"], 2, ["max_tokens"]),
+    (TINY + ["--tokens", "1", "--logits", "/no/such/folder/l.npy"], 3, ["/no/such/folder/l.npy"]),
+    (TINY + ["--tokens", "1", "--stop", "x"], 2, ["tokenizer"]),
     (["convert", "in.gguf", "out.gguf"], 2, ["--weights"]),
     (["convert", "in.gguf", "--weights", "q8_0"], 2, ["out"]),
     (["convert", "in.gguf", "out.gguf", "--weights", "q9"], 2, ["--weights", "q9", "expected"]),
@@ -121,6 +147,23 @@ with tempfile.TemporaryDirectory() as folder:
     data = html.split('id="data">', 1)[1].split("</script>", 1)[0]
     check(len(json.loads(data, parse_constant=refuse)["cells"]) > 8, arguments, "the page offers too little")
     check(open(figure, encoding="utf-8").read().startswith("<svg"), arguments, "the figure is not SVG")
+
+with tempfile.TemporaryDirectory() as folder:
+    logits = os.path.join(folder, "logits.npy")
+    answer = as_json(TINY + ["--tokens", "1,5,9", "--max-tokens", "8", "--logits", logits, "--json"])
+    for key in ["model", "backend", "level", "threads", "load_s", "weights_bytes", "kv_bytes", "prompt_tokens", "prompt_s",
+                "prompt_tokens_per_s", "decode_tokens", "decode_s", "decode_tokens_per_s", "reason", "tokens"]:
+        check(key in answer, ["run"], f"JSON lacks {key}")
+    check(len(answer.get("tokens", [])) == 8, ["run"], "not 8 tokens")
+    check(answer.get("level") == "B", ["run"], "bf16 weights are level B")
+    check(os.listdir(folder) == ["logits.npy"], ["run", "--logits"], "something else was left behind")
+    data = open(logits, "rb").read()
+    check(data[:6] == b"\x93NUMPY" and b"'shape': (11, 96)" in data[:128] and len(data) == 128 + 11 * 96 * 4, ["run", "--logits"],
+          "not a float32 array of 11 rows")
+    sampled = [as_json(TINY + ["--tokens", "1,5,9", "--max-tokens", "20", "--temperature", "1", "--json"] + more).get("tokens")
+               for more in (["--seed", "3"], ["--seed", "3", "--lookup", "4", "--threads", "1"], ["--seed", "4"])]
+    check(sampled[0] == sampled[1], ["run"], "drafts or threads change the answer")
+    check(sampled[0] != sampled[2], ["run"], "the seed changes nothing")
 
 for width in ["80", "100", "200"]:
     result = subprocess.run([ROOFTREE] + H100, capture_output=True, text=True, timeout=120, env=dict(os.environ, COLUMNS=width))

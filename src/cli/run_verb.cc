@@ -1,0 +1,373 @@
+// rooftree run: a model's text, streamed, with the speed of each phase.
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <bit>
+#include <charconv>
+#include <chrono>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "arguments.h"
+#include "base/json.h"
+#include "base/progress.h"
+#include "engine/engine.h"
+#include "engine/generate.h"
+#include "engine/model_files.h"
+#include "verbs.h"
+
+namespace rooftree::cli {
+namespace {
+
+using engine::TokenId;
+
+struct Flags {
+  std::string model, prompt, prompt_file, tokens, weights, kv, level, backend = "cpu", logits, grammar_file, schema_file, draft,
+                                                                      logit_bias;
+  std::vector<std::string> stop;
+  bool exact = false, json = false, ignore_end = false, random = false;
+  int threads = 0;
+  std::int64_t context = 0;
+  engine::GenerateOptions generate;
+};
+
+// A line on the terminal until the first text comes; Ctrl-C at any time.
+class RunProgress final : public Progress {
+ public:
+  void update(double fraction, std::string_view doing) override {
+    if (line_.has_value()) line_->update(fraction, doing);
+  }
+  [[nodiscard]] bool cancelled() const override { return InterruptGuard::interrupted(); }
+  void hide() { line_.reset(); }
+
+ private:
+  std::optional<ProgressLine> line_{std::in_place, stderr};
+};
+
+// Logits as a NumPy array, float32 (rows, vocabulary), written row by row under a temporary name. The header has room for any
+// number of rows and is completed at the end.
+class NpyWriter {
+ public:
+  explicit NpyWriter(std::string path) : path_(std::move(path)), temporary_(path_ + ".part") {}
+  NpyWriter(const NpyWriter&) = delete;
+  NpyWriter& operator=(const NpyWriter&) = delete;
+  ~NpyWriter() {
+    if (file_ == nullptr) return;
+    std::fclose(file_);
+    std::remove(temporary_.c_str());
+  }
+  Status open() {
+    file_ = std::fopen(temporary_.c_str(), "wb");
+    if (file_ == nullptr) return failed();
+    return write_header();
+  }
+  void add(std::span<const float> row) {
+    columns_ = row.size();
+    ++rows_;
+    static_assert(std::endian::native == std::endian::little, "the array is little-endian");
+    good_ = good_ && std::fwrite(row.data(), sizeof(float), row.size(), file_) == row.size();
+  }
+  Status close() {
+    if (!good_ || std::fseek(file_, 0, SEEK_SET) != 0) return failed();
+    ROOFTREE_TRY_VOID(write_header());
+    const bool closed = std::fclose(file_) == 0;
+    file_ = nullptr;
+    std::error_code error;
+    if (closed) std::filesystem::rename(temporary_, path_, error);
+    if (!closed || error) {
+      std::remove(temporary_.c_str());
+      return failed();
+    }
+    return Ok{};
+  }
+
+ private:
+  // Format version 1.0 (numpy/lib/format.py): magic, version, length, then a Python dict padded to 128 bytes in all.
+  Status write_header() {
+    constexpr std::size_t kBytes = 128;
+    std::string header("\x93NUMPY\x01\x00", 8);
+    header += static_cast<char>(kBytes - 10);
+    header += '\0';
+    header += fmt::format("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, {}), }}", rows_, columns_);
+    header.resize(kBytes - 1, ' ');
+    header += '\n';
+    if (std::fwrite(header.data(), 1, header.size(), file_) != header.size()) return failed();
+    return Ok{};
+  }
+  [[nodiscard]] Error failed() const {
+    return Error{ErrorCode::kEnvironment,
+                 fmt::format("{}: cannot be written; expected a path in an existing folder with room", path_)};
+  }
+
+  std::string path_, temporary_;
+  std::FILE* file_ = nullptr;
+  std::size_t rows_ = 0, columns_ = 0;
+  bool good_ = true;
+};
+
+Result<std::vector<TokenId>> parse_tokens(const std::string& text) {
+  std::vector<TokenId> tokens;
+  for (const std::string& part : split(text, ',')) {
+    ROOFTREE_TRY(const std::int64_t token, parse_whole(part, "--tokens", 0));
+    if (token > INT32_MAX) return Error{ErrorCode::kParse, fmt::format("--tokens: {} is no token id", token)};
+    tokens.push_back(static_cast<TokenId>(token));
+  }
+  return tokens;
+}
+
+// ID=VALUE,… ; "-inf" forbids a token.
+Result<std::vector<std::pair<TokenId, float>>> parse_bias(const std::string& text) {
+  std::vector<std::pair<TokenId, float>> bias;
+  if (text.empty()) return bias;
+  for (const std::string& part : split(text, ',')) {
+    const std::size_t equals = part.find('=');
+    const std::string_view value = equals == std::string::npos ? std::string_view{} : std::string_view(part).substr(equals + 1);
+    float number = 0;
+    const auto [end, code] = std::from_chars(value.data(), value.data() + value.size(), number);
+    if (value.empty() || code != std::errc{} || end != value.data() + value.size()) {
+      return Error{ErrorCode::kParse, fmt::format("--logit-bias: '{}'; expected TOKEN=NUMBER, like 13=-1.5 or 2=-inf", part)};
+    }
+    ROOFTREE_TRY(const std::int64_t token, parse_whole(std::string_view(part).substr(0, equals), "--logit-bias", 0));
+    bias.emplace_back(static_cast<TokenId>(std::min<std::int64_t>(token, INT32_MAX)), number);
+  }
+  return bias;
+}
+
+Result<engine::ModelFiles> open_model(const std::string& spec, bool random, const std::string& weights) {
+  if (!random) return engine::ModelFiles::open(spec);
+  ROOFTREE_TRY(const model::Model model, resolve_model(spec));
+  DType type = model.native_weight_type;
+  if (!weights.empty()) {
+    ROOFTREE_TRY(type, parse_dtype(weights));
+  }
+  return engine::ModelFiles::synthetic(model, type, 0);
+}
+
+Result<engine::EngineOptions> engine_options(const Flags& flags) {
+  engine::EngineOptions options;
+  options.threads = flags.threads;
+  options.exact_activations = flags.exact;
+  if (!flags.weights.empty()) {
+    ROOFTREE_TRY(options.weights, parse_dtype(flags.weights));
+  }
+  if (flags.exact) options.kv = DType::kF32;
+  if (!flags.kv.empty()) {
+    ROOFTREE_TRY(options.kv, parse_dtype(flags.kv));
+  }
+  if (!flags.level.empty()) {
+    for (const kernels::Level level : {kernels::Level::kA, kernels::Level::kB, kernels::Level::kC}) {
+      if (flags.level == kernels::name(level)) options.level = level;
+    }
+    if (!options.level.has_value()) {
+      return Error{ErrorCode::kInvalid, fmt::format("--level: '{}'; expected A, B or C", flags.level)};
+    }
+  }
+  if (flags.backend == "reference") {
+    options.backend = &kernels::reference_backend();
+  } else if (flags.backend != "cpu") {
+    return Error{ErrorCode::kInvalid, fmt::format("--backend: '{}'; expected cpu or reference", flags.backend)};
+  }
+  return options;
+}
+
+Result<std::vector<TokenId>> prompt_tokens(const Flags& flags, const text::Tokenizer* tokenizer) {
+  if (!flags.tokens.empty()) return parse_tokens(flags.tokens);
+  std::string text = flags.prompt;
+  if (!flags.prompt_file.empty()) {
+    ROOFTREE_TRY(text, read_file(flags.prompt_file));
+  }
+  if (tokenizer == nullptr) {
+    return Error{ErrorCode::kInvalid, fmt::format("{}: has no tokenizer; expected the prompt as --tokens 1,5,9", flags.model)};
+  }
+  std::vector<TokenId> tokens = tokenizer->encode(text, {});
+  if (tokens.empty()) return Error{ErrorCode::kInvalid, "the prompt is empty; expected -p TEXT, --file FILE or --tokens IDS"};
+  return tokens;
+}
+
+std::string_view name(engine::StopReason reason) {
+  switch (reason) {
+    case engine::StopReason::kEnd:
+      return "end";
+    case engine::StopReason::kStopText:
+      return "stop text";
+    case engine::StopReason::kMaxTokens:
+      return "max tokens";
+    case engine::StopReason::kContext:
+      return "context";
+    case engine::StopReason::kCancelled:
+      break;
+  }
+  return "interrupted";
+}
+
+double rate(std::int64_t tokens, double seconds) { return seconds > 0 ? static_cast<double>(tokens) / seconds : 0; }
+
+Result<int> run(const Flags& flags) {
+  const InterruptGuard guard;
+  const auto load_start = std::chrono::steady_clock::now();
+  RunProgress progress;
+  const int sources = (flags.prompt.empty() ? 0 : 1) + (flags.prompt_file.empty() ? 0 : 1) + (flags.tokens.empty() ? 0 : 1);
+  if (sources > 1) return Error{ErrorCode::kInvalid, "more than one prompt; expected one of -p, --file and --tokens"};
+  engine::GenerateOptions generate = flags.generate;
+  ROOFTREE_TRY(generate.sampler.logit_bias, parse_bias(flags.logit_bias));
+  generate.stop = flags.stop;
+  generate.ignore_end = flags.ignore_end || !flags.logits.empty();
+  ROOFTREE_TRY(engine::EngineOptions options, engine_options(flags));
+  ROOFTREE_TRY(engine::ModelFiles files, open_model(flags.model, flags.random, flags.weights));
+  ROOFTREE_TRY(const std::vector<TokenId> prompt, prompt_tokens(flags, files.tokenizer.get()));
+  const auto wanted = static_cast<std::int64_t>(prompt.size()) + generate.max_tokens + 1;
+  options.kv_tokens = flags.context > 0 ? flags.context : std::max<std::int64_t>(wanted, 512);
+  options.max_rows = std::clamp<std::int64_t>(static_cast<std::int64_t>(prompt.size()), 1, 512);
+  ROOFTREE_TRY(const auto engine, engine::Engine::load(std::move(files), options, &progress));
+  if (engine->max_context() > 0 && wanted - 1 > engine->max_context()) {
+    progress.hide();
+    fmt::print(stderr, "rooftree: {} positions; the model was made for {}, beyond it the text degrades\n", wanted - 1,
+               engine->max_context());
+  }
+  std::unique_ptr<engine::Engine> draft;
+  if (!flags.draft.empty()) {
+    ROOFTREE_TRY(engine::ModelFiles draft_files, engine::ModelFiles::open(flags.draft));
+    engine::EngineOptions draft_options = options;
+    draft_options.weights.reset();
+    draft_options.level.reset();
+    draft_options.kv_tokens += generate.draft_tokens;
+    ROOFTREE_TRY(draft, engine::Engine::load(std::move(draft_files), draft_options, &progress));
+    generate.draft = draft.get();
+  }
+  std::optional<text::Grammar> grammar;
+  if (!flags.grammar_file.empty()) {
+    ROOFTREE_TRY(const std::string source, read_file(flags.grammar_file));
+    ROOFTREE_TRY(grammar, text::Grammar::parse_gbnf(source, flags.grammar_file));
+  } else if (!flags.schema_file.empty()) {
+    ROOFTREE_TRY(const std::string source, read_file(flags.schema_file));
+    ROOFTREE_TRY(grammar, text::Grammar::from_json_schema(source, flags.schema_file));
+  }
+  if (grammar.has_value()) generate.grammar = &*grammar;
+  std::optional<NpyWriter> logits;
+  if (!flags.logits.empty()) {
+    logits.emplace(flags.logits);
+    ROOFTREE_TRY_VOID(logits->open());
+    generate.on_logits = [&](std::int64_t, std::span<const float> row) { logits->add(row); };
+  }
+  const double load_s = std::chrono::duration<double>(std::chrono::steady_clock::now() - load_start).count();
+
+  std::string text;
+  if (engine->tokenizer() != nullptr) {
+    generate.on_text = [&](std::string_view piece) {
+      progress.hide();
+      text += piece;
+      if (flags.json) return;
+      std::fwrite(piece.data(), 1, piece.size(), stdout);
+      std::fflush(stdout);
+    };
+  }
+  engine::Sequence sequence(*engine);
+  sequence.append(prompt);
+  const auto on_token = [&](TokenId token, std::span<const float>) {
+    if (engine->tokenizer() == nullptr && !flags.json) {
+      fmt::print("{} ", token);
+      std::fflush(stdout);
+    }
+    return true;
+  };
+  auto result = engine::generate(*engine, sequence, generate, on_token, &progress);
+  progress.hide();
+  if (!result) return result.error();
+  if (logits.has_value()) ROOFTREE_TRY_VOID(logits->close());
+
+  // The first token of the answer comes from the prompt's logits.
+  const auto answered = static_cast<std::int64_t>(result->tokens.size());
+  const std::int64_t decoded = std::max<std::int64_t>(answered - 1, 0);
+  if (flags.json) {
+    Json j;
+    j["model"] = engine->model().id;
+    j["backend"] = engine->backend().name();
+    j["level"] = kernels::name(engine->level());
+    j["threads"] = engine->threads();
+    j["load_s"] = load_s;
+    j["weights_bytes"] = engine->footprint().weights_bytes;
+    j["kv_bytes"] = engine->footprint().kv_bytes;
+    j["scratch_bytes"] = engine->footprint().scratch_bytes;
+    j["prompt_tokens"] = result->prompt_tokens;
+    j["prompt_s"] = result->prompt_seconds;
+    j["prompt_tokens_per_s"] = rate(result->prompt_tokens, result->prompt_seconds);
+    j["decode_tokens"] = decoded;
+    j["decode_s"] = result->decode_seconds;
+    j["decode_tokens_per_s"] = rate(decoded, result->decode_seconds);
+    j["steps"] = result->steps;
+    j["drafted_tokens"] = result->drafted;
+    j["accepted_tokens"] = result->accepted;
+    j["reason"] = name(result->reason);
+    j["tokens"] = result->tokens;
+    if (engine->tokenizer() != nullptr) j["text"] = text;
+    fmt::print("{}\n", j.dump(2));
+    return 0;
+  }
+  fmt::print("\n");
+  std::fflush(stdout);
+  fmt::print(stderr, "prompt: {} tokens, {:.1f} tokens/s\n", result->prompt_tokens,
+             rate(result->prompt_tokens, result->prompt_seconds));
+  fmt::print(stderr, "answer: {} tokens, {:.1f} tokens/s ({}; level {}, {}, {} threads)\n", answered,
+             rate(decoded, result->decode_seconds), name(result->reason), kernels::name(engine->level()),
+             engine->backend().name(), engine->threads());
+  if (result->drafted > 0) {
+    fmt::print(stderr, "drafts: {} of {} tokens accepted, {} steps\n", result->accepted, result->drafted, result->steps);
+  }
+  return 0;
+}
+
+}  // namespace
+
+void add_run_verb(CLI::App& app, int& exit_code) {
+  const auto flags = std::make_shared<Flags>();
+  CLI::App* verb = app.add_subcommand("run", "Run a language model on this machine");
+  verb->add_option("model", flags->model, "MODEL: a .gguf, or a folder of Hugging Face files")->required();
+  verb->add_option("-p,--prompt", flags->prompt, "The prompt");
+  verb->add_option("--file", flags->prompt_file, "The prompt from FILE");
+  verb->add_option("--tokens", flags->tokens, "The prompt as token ids, like 1,5,9");
+  verb->add_option("--max-tokens", flags->generate.max_tokens, "Tokens of the answer")->capture_default_str();
+  verb->add_option("--stop", flags->stop, "End before this text (may be given several times)");
+  verb->add_flag("--ignore-end", flags->ignore_end, "Go on after the token that ends an answer");
+  engine::SamplerOptions& sampler = flags->generate.sampler;
+  verb->add_option("--temperature", sampler.temperature, "0: always the most likely token")->capture_default_str();
+  verb->add_option("--top-k", sampler.top_k, "Only the K most likely tokens; 0: all")->capture_default_str();
+  verb->add_option("--top-p", sampler.top_p, "Only the most likely tokens that reach probability P")->capture_default_str();
+  verb->add_option("--min-p", sampler.min_p, "Only tokens with at least P times the largest probability")
+      ->capture_default_str();
+  verb->add_option("--typical-p", sampler.typical_p, "Locally typical sampling")->capture_default_str();
+  verb->add_option("--repetition-penalty", sampler.repetition_penalty, "Of tokens in the window")->capture_default_str();
+  verb->add_option("--presence-penalty", sampler.presence_penalty, "Of tokens in the window")->capture_default_str();
+  verb->add_option("--frequency-penalty", sampler.frequency_penalty, "Of tokens in the window, each time")
+      ->capture_default_str();
+  verb->add_option("--penalty-window", sampler.penalty_window, "Last tokens that penalties look at; -1: all")
+      ->capture_default_str();
+  verb->add_option("--logit-bias", flags->logit_bias, "TOKEN=NUMBER,…: added to the logits");
+  verb->add_option("--seed", sampler.seed, "Of the random numbers")->capture_default_str();
+  verb->add_option("--grammar", flags->grammar_file, "Only texts of the GBNF grammar in FILE");
+  verb->add_option("--json-schema", flags->schema_file, "Only JSON of the schema in FILE");
+  verb->add_option("--lookup", flags->generate.lookup, "Draft this many tokens from the text so far")->capture_default_str();
+  verb->add_option("--draft", flags->draft, "A smaller model with the same vocabulary that drafts");
+  verb->add_option("--draft-tokens", flags->generate.draft_tokens, "Tokens that it drafts at a time")->capture_default_str();
+  verb->add_option("--weights", flags->weights, "Convert the weights on load: q4_0, q8_0, bf16, f32, …");
+  verb->add_option("--kv", flags->kv, "Type of the cache: f32, f16, bf16, q8_0, q4_0 (default: bf16; with --exact f32)");
+  verb->add_option("--ctx", flags->context, "Positions in the cache (default: what the prompt and the answer need)")
+      ->check(CLI::Range(1, 1 << 30));
+  verb->add_option("--threads", flags->threads, "Threads (default: one per core; ROOFTREE_THREADS)")
+      ->check(CLI::Range(1, 4096));
+  verb->add_option("--level", flags->level, "Refuse to run at less than this level of the numeric contract: A, B or C");
+  verb->add_flag("--exact", flags->exact, "Weights, activations and cache as float32");
+  verb->add_option("--backend", flags->backend, "cpu, or reference (plain and slow: the truth)")->capture_default_str();
+  verb->add_flag("--random", flags->random, "MODEL is a catalogue id or config.json; its weights are random");
+  verb->add_option("--logits", flags->logits, "Write the logits after every position to FILE.npy, float32 (rows, vocabulary)");
+  verb->add_flag("--json", flags->json, "For programs");
+  verb->callback([flags, &exit_code] { exit_code = finish(run(*flags)); });
+}
+
+}  // namespace rooftree::cli
