@@ -295,13 +295,13 @@ Status Weights::load_matrix(MatrixPlan& plan, ThreadPool& pool, std::vector<std:
   const std::int64_t K = plan.bound.k;
   std::size_t next_piece = 0;
   for (std::int64_t index = 0; index < plan.bound.count; ++index) {
-    for (const MatrixPart& part : plan.bound.parts(index)) {
+    for (MatrixPart& part : plan.bound.matrices[static_cast<std::size_t>(index)]) {
       const std::int64_t begin = index * plan.bound.n + part.first_row;
       const std::int64_t end = begin + part.matrix.n;
       const DType rows_type = row_type(part.matrix.type);
       const std::size_t row_bytes = formats::row_bytes(rows_type, K);
       // The storage was planned for this part; only its content is missing.
-      auto* const out = const_cast<std::byte*>(part.matrix.data);
+      auto* out = const_cast<std::byte*>(part.matrix.data);
       const std::byte* rows = nullptr;
       while (plan.pieces[next_piece].first_row + plan.pieces[next_piece].rows <= begin) ++next_piece;
       for (std::size_t p = next_piece; p < plan.pieces.size() && plan.pieces[p].first_row < end; ++p) {
@@ -342,6 +342,16 @@ Status Weights::load_matrix(MatrixPlan& plan, ThreadPool& pool, std::vector<std:
                       static_cast<std::size_t>(to - from) * row_bytes);
         }
         rows = staging.data();
+      }
+      if (part.matrix.type == DType::kBf16Lossless12 && !kernels::fits_lossless12(part.matrix.n, K, rows)) {
+        // Its values need more than 12 bits: it stays plain bf16, which multiplies with the same bits, in memory of its own.
+        const std::size_t planned = aligned(part.matrix.bytes);
+        part.matrix.type = DType::kBf16;
+        ROOFTREE_TRY(part.matrix.bytes, backend_.packed_bytes(DType::kBf16, part.matrix.n, K));
+        ROOFTREE_TRY(Arena plain, Arena::make(part.matrix.bytes, true));
+        part.matrix.data = out = plain.data();
+        packed_bytes_ += aligned(part.matrix.bytes) - planned;
+        plain_bf16_.push_back(std::move(plain));
       }
       const kernels::PackArgs args{.type = part.matrix.type, .n = part.matrix.n, .k = K, .rows = rows, .out = out};
       pool.run([&](const Worker& worker) { backend_.pack(worker, args); });

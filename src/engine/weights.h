@@ -108,6 +108,7 @@ class Weights {
   std::deque<MatrixPlan> matrices_;
   std::deque<VectorPlan> vectors_;
   Arena arena_;
+  std::vector<Arena> plain_bf16_;  // matrices that turned out not to fit in 12 bits
   std::uint64_t packed_bytes_ = 0;
   kernels::Level level_ = kernels::Level::kA;
   std::string examples_[3];
