@@ -27,7 +27,7 @@ inline constexpr int kRows = 3, kGroups = 2;
 #elif defined(ROOFTREE_ISA_AVX2)
 inline constexpr int kRows = 3, kGroups = 2;
 #else
-inline constexpr int kRows = 2, kGroups = 2;
+inline constexpr int kRows = 2, kGroups = 1;
 #endif
 inline constexpr std::int64_t kTileRows = 48;  // S and P of a tile, 48 + 24 KiB, stay in L2; a multiple of kRows
 inline constexpr int kBlockGroups = static_cast<int>(kKvBlock / kKvGroup);
@@ -146,6 +146,9 @@ struct Float {
 
 // ---- Micro-tiles ----
 
+// To the second level: a core has far more outstanding misses there (Zen 4: 0.43 of the read rate against 0.29 with the first).
+ROOFTREE_LANE_INLINE void prefetch(const std::byte* p) { __builtin_prefetch(p, 0, 2); }
+
 // S[r][16 g + lane] = chain over `steps` of q_r * keys of group g. `ahead`: lines to prefetch, one per line read.
 template <class Op, int R, int G, bool kPrefetch>
 __attribute__((noinline)) void score_tile(const typename Op::A* q, std::int64_t q_stride, const std::byte* const* keys,
@@ -164,7 +167,7 @@ __attribute__((noinline)) void score_tile(const typename Op::A* q, std::int64_t 
   for (std::int64_t s = 0; s < steps; ++s) {
     if constexpr (kPrefetch) {
 #pragma GCC unroll 8
-      for (int g = 0; g < G; ++g) __builtin_prefetch(ahead[g] + offset);
+      for (int g = 0; g < G; ++g) prefetch(ahead[g] + offset);
       offset += Op::kVectorBytes;
     }
     Op::template step<R, G>(acc, q, q_stride, at);
@@ -203,7 +206,7 @@ __attribute__((noinline)) void value_tile(const typename Op::A* p, const std::by
       for (int g = 0; g < G; ++g) at[g] = row + g * Op::kVectorBytes;
       if constexpr (kPrefetch) {
 #pragma GCC unroll 8
-        for (int g = 0; g < G; ++g) __builtin_prefetch(next + g * Op::kVectorBytes);
+        for (int g = 0; g < G; ++g) prefetch(next + g * Op::kVectorBytes);
         next += step_bytes;
       }
       Op::template step<R, G>(acc, p, kPStride, at);
@@ -402,6 +405,44 @@ struct DocumentMask {
 
 // ---- One tile ----
 
+// Lines that will be read soon, fetched while the softmax computes, which touches no memory itself.
+struct Stream {
+  const std::byte* at[3 * kBlockGroups];
+  std::int64_t lines[3 * kBlockGroups];
+  int count, segment;
+  std::int64_t line, per_step;
+
+  ROOFTREE_LANE_INLINE void add_segment(const std::byte* p, std::int64_t bytes) {
+    at[count] = p;
+    lines[count++] = bytes / 64;
+  }
+  ROOFTREE_LANE_INLINE void step() {
+    for (std::int64_t i = 0; i < per_step && segment < count; ++i) {
+      prefetch(at[segment] + line * 64);
+      if (++line == lines[segment]) {
+        ++segment;
+        line = 0;
+      }
+    }
+  }
+};
+// How many groups each phase fetches.
+struct FetchPlan {
+  int total, scores, softmax;
+};
+// Of `total` groups, for a block of `groups` with micro-tiles of `key_steps` and `value_steps` per group. The softmax of 16
+// scores takes as long as some 40 steps. Unpacking kernels (not `in_place`) fetch in the softmax alone.
+inline FetchPlan fetch_plan(int total, int groups, std::int64_t key_steps, std::int64_t value_steps, bool in_place) {
+  if (!in_place) return {total, 0, total};
+  constexpr std::int64_t kSoftmaxSteps = 40;
+  const std::int64_t all = key_steps + kSoftmaxSteps + value_steps;
+  const auto scores = static_cast<int>((total * key_steps + all / 2) / all);
+  const auto values = static_cast<int>((total * value_steps + all / 2) / all);
+  const int first = scores < groups ? scores : groups, last = values < groups ? values : groups;
+  return {total, first, total - first - last > 0 ? total - first - last : 0};
+}
+inline constexpr std::int64_t kStreamRows = 16;  // tiles of more rows are limited by arithmetic
+
 // Rows [first, first + rows) of a sequence and key-value head, counted as query row * group + query head of the group.
 struct Tile {
   const SequenceRows* sequence = nullptr;
@@ -472,7 +513,7 @@ TileMemory<typename Op::A> tile_memory(const AttentionArgs& args, const PageLayo
 // Scores of groups [begin, end) of a block to probabilities, running maximum, sum and rescaling factor of each row.
 template <class Op, class Modifier>
 __attribute__((noinline)) void softmax_rows(const AttentionArgs& args, const Tile& tile, std::int64_t block, int begin, int end,
-                                            const TileMemory<typename Op::A>& t) {
+                                            const TileMemory<typename Op::A>& t, Stream& stream) {
   const Modifier modifier(args.modifier);
   const std::int64_t group = args.heads / args.cache.shape.kv_heads;
   const F32 scale = set(args.scale);
@@ -494,6 +535,7 @@ __attribute__((noinline)) void softmax_rows(const AttentionArgs& args, const Til
       }
       store(scores + g * kLanes, s);
       top = max(top, s);
+      stream.step();
     }
     tops[r] = max_lanes(top);
   }
@@ -519,6 +561,7 @@ __attribute__((noinline)) void softmax_rows(const AttentionArgs& args, const Til
     for (int g = begin; g < end; ++g) {
       const F32 rounded = Op::store_rounded(p, g * kLanes, exp_nonpositive(sub(load(scores + g * kLanes), top)));
       sums[g & 1] = add(sums[g & 1], rounded);
+      stream.step();
     }
     t.l[r] = t.l[r] * t.rescale[r] + sum_lanes(add(sums[0], sums[1]));
   }
@@ -526,18 +569,18 @@ __attribute__((noinline)) void softmax_rows(const AttentionArgs& args, const Til
 
 template <class Op>
 void softmax_tile(const AttentionArgs& args, const Tile& tile, std::int64_t block, int begin, int end,
-                  const TileMemory<typename Op::A>& t) {
+                  const TileMemory<typename Op::A>& t, Stream& stream) {
   switch (args.modifier.kind) {
     case ScoreModifier::Kind::kNone:
-      return softmax_rows<Op, NoModifier>(args, tile, block, begin, end, t);
+      return softmax_rows<Op, NoModifier>(args, tile, block, begin, end, t, stream);
     case ScoreModifier::Kind::kSoftcap:
-      return softmax_rows<Op, Softcap>(args, tile, block, begin, end, t);
+      return softmax_rows<Op, Softcap>(args, tile, block, begin, end, t, stream);
     case ScoreModifier::Kind::kAlibi:
-      return softmax_rows<Op, Alibi>(args, tile, block, begin, end, t);
+      return softmax_rows<Op, Alibi>(args, tile, block, begin, end, t, stream);
     case ScoreModifier::Kind::kRelativeBias:
-      return softmax_rows<Op, RelativeBias>(args, tile, block, begin, end, t);
+      return softmax_rows<Op, RelativeBias>(args, tile, block, begin, end, t, stream);
     case ScoreModifier::Kind::kDocumentMask:
-      return softmax_rows<Op, DocumentMask>(args, tile, block, begin, end, t);
+      return softmax_rows<Op, DocumentMask>(args, tile, block, begin, end, t, stream);
   }
 }
 
@@ -585,6 +628,7 @@ void attend_tile(const AttentionArgs& args, const PageLayout& layout, const Tile
   }
   std::memset(t.out, 0, static_cast<std::size_t>(tile.rows * layout.value_padded) * sizeof(float));
 
+  const bool streams = tile.rows <= kStreamRows;
   const GroupPlaces places{&args.cache, &layout, &sequence, tile.kv_head};
   const std::int64_t begin = visible(args, sequence, tile.first / group).begin;
   const std::int64_t end = visible(args, sequence, (tile.first + tile.rows - 1) / group).end;
@@ -595,8 +639,8 @@ void attend_tile(const AttentionArgs& args, const PageLayout& layout, const Tile
     const int high = static_cast<int>((stop + kKvGroup - 1) / kKvGroup);
 
     // Behind the last group stands the last one again, so that micro-tiles need no tails.
-    const std::byte* keys[kBlockGroups + kGroups];
-    const std::byte* values[kBlockGroups + kGroups];
+    const std::byte* keys[kBlockGroups + kGroups] = {};
+    const std::byte* values[kBlockGroups + kGroups] = {};
     for (int g = low; g < high; ++g) {
       keys[g] = places.keys(start + g * kKvGroup);
       values[g] = places.values(start + g * kKvGroup);
@@ -606,6 +650,17 @@ void attend_tile(const AttentionArgs& args, const PageLayout& layout, const Tile
       values[g] = values[high - 1];
     }
 
+    // What is read next, in order: this block's values, the next block's keys. The three phases fetch it in proportion to their
+    // time, so that the memory never rests.
+    const std::byte* soon[2 * kBlockGroups] = {};
+    FetchPlan plan{};
+    if (streams) {
+      const std::int64_t next = start + kKvBlock;
+      for (int g = low; g < high; ++g) soon[plan.total++] = values[g];
+      for (std::int64_t at = next; at < end && at < next + kKvBlock; at += kKvGroup) soon[plan.total++] = places.keys(at);
+      plan =
+          fetch_plan(plan.total, high - low, steps, value_step_bytes / Op::kVectorBytes * (kKvGroup / Op::kValues), kBits == 0);
+    }
     for (int g = low; g < high; g += kGroups) {
       const std::byte* tile_keys[kGroups];
       for (int i = 0; i < kGroups; ++i) tile_keys[i] = keys[g + i];
@@ -615,8 +670,13 @@ void attend_tile(const AttentionArgs& args, const PageLayout& layout, const Tile
           tile_keys[i] = t.keys + i * key_bytes;
         }
       }
-      // What is read next: the following keys, after the last ones the first values.
-      const std::byte* const* ahead = g + kGroups < high ? keys + g + kGroups : values + low;
+      // Rows enough to reuse the keys: the following ones, after the last ones the first values.
+      const std::byte* ahead[kGroups];
+      for (int i = 0; i < kGroups; ++i) {
+        ahead[i] = streams ? tile_keys[i] : g + kGroups < high ? keys[g + kGroups + i] : values[low + i];
+        const int from = (g - low + i) * plan.scores / (high - low);
+        if (g + i < high && (g - low + i + 1) * plan.scores / (high - low) > from) ahead[i] = soon[from];
+      }
       // The micro-tile that ends a block may reach behind column 255 only if low is no multiple of kGroups.
       float* scores = t.scores + g * kLanes;
       const bool fits = g + kGroups <= kBlockGroups;
@@ -641,16 +701,24 @@ void attend_tile(const AttentionArgs& args, const PageLayout& layout, const Tile
       }
     }
 
-    softmax_tile<Op>(args, tile, block, low, high, t);
+    Stream stream;
+    stream.count = stream.segment = 0;
+    stream.line = 0;
+    for (int i = plan.scores; i < plan.scores + plan.softmax; ++i) {
+      const bool is_key = i >= high - low;
+      stream.add_segment(soon[i], is_key ? layout.key_group_bytes : layout.value_group_bytes);
+    }
+    std::int64_t lines = 0;
+    for (int i = 0; i < stream.count; ++i) lines += stream.lines[i];
+    stream.per_step = (lines + 2 * tile.rows * (high - low) - 1) / (2 * tile.rows * (high - low));
+    softmax_tile<Op>(args, tile, block, low, high, t, stream);
 
-    const std::byte* ahead[kBlockGroups];
-    constexpr int kAhead = 2;
+    const std::byte* ahead[kBlockGroups] = {};
     for (int g = low; g < high; ++g) {
-      ahead[g] = g + kAhead < high                      ? values[g + kAhead]
-                 : start + kKvBlock < end && kBits == 0 ? places.keys(start + kKvBlock + (g + kAhead - high) * kKvGroup < end
-                                                                          ? start + kKvBlock + (g + kAhead - high) * kKvGroup
-                                                                          : start + kKvBlock)
-                                                        : values[g];
+      ahead[g] = values[g];
+      const int rest = plan.total - plan.scores - plan.softmax, from = (g - low) * rest / (high - low);
+      if ((g - low + 1) * rest / (high - low) > from) ahead[g] = soon[plan.scores + plan.softmax + from];
+      if (!streams && g + 2 < high) ahead[g] = values[g + 2];
     }
     if constexpr (kBits != 0) {
       for (int g = low; g < high; ++g) {
