@@ -13,7 +13,8 @@ constexpr int kTileRows = 4;
 constexpr int kTileUnits = 1;
 constexpr int kBothTiles = 2;  // a tile of more sums would not fit 16 registers with both halves at once
 constexpr std::int64_t kPairRows = 64;
-constexpr std::int64_t kPrefetchDistance = 4608;
+// Bytes between use and prefetch.
+constexpr std::int64_t kPrefetchDistance = 4608, kNearDistance = 1152, kFarDistance = 9216;
 constexpr std::int64_t kStreamBytes = std::int64_t{2} << 20;
 
 ROOFTREE_INLINE I zero() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
@@ -50,6 +51,7 @@ ROOFTREE_INLINE I load_u8(const std::byte* p) {
   return {_mm256_cvtepu8_epi32(bytes), _mm256_cvtepu8_epi32(_mm_srli_si128(bytes, 8))};
 }
 ROOFTREE_INLINE void prefetch(const std::byte* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0); }
+ROOFTREE_INLINE void prefetch_far(const std::byte* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T1); }
 
 ROOFTREE_INLINE I bit_and(I a, I b) { return {_mm256_and_si256(a.low, b.low), _mm256_and_si256(a.high, b.high)}; }
 ROOFTREE_INLINE I bit_or(I a, I b) { return {_mm256_or_si256(a.low, b.low), _mm256_or_si256(a.high, b.high)}; }

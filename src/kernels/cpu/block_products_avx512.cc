@@ -34,9 +34,10 @@ using F = __m512;
 constexpr bool kUnsignedBytes = true;  // dot_wide takes unsigned weights
 constexpr int kTileRows = 8;
 constexpr int kTileUnits = 3;
-constexpr int kBothTiles = 8;                     // 16 integer sums, 8 of floats
-constexpr std::int64_t kPairRows = 64;            // up to here tiles are two units wide
-constexpr std::int64_t kPrefetchDistance = 4608;  // bytes; 2-9 KiB measure alike
+constexpr int kBothTiles = 8;           // 16 integer sums, 8 of floats
+constexpr std::int64_t kPairRows = 64;  // up to here tiles are two units wide
+// Bytes between use and prefetch.
+constexpr std::int64_t kPrefetchDistance = 4608, kNearDistance = 1152, kFarDistance = 9216;
 constexpr std::int64_t kStreamBytes = std::int64_t{2} << 20;
 
 ROOFTREE_INLINE I zero() { return _mm512_setzero_si512(); }
@@ -61,6 +62,7 @@ ROOFTREE_INLINE I load_u8(const std::byte* p) {
   return _mm512_cvtepu8_epi32(_mm_load_si128(reinterpret_cast<const __m128i*>(p)));
 }
 ROOFTREE_INLINE void prefetch(const std::byte* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0); }
+ROOFTREE_INLINE void prefetch_far(const std::byte* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T1); }
 
 ROOFTREE_INLINE I bit_and(I a, I b) { return _mm512_and_si512(a, b); }
 ROOFTREE_INLINE I bit_or(I a, I b) { return _mm512_or_si512(a, b); }

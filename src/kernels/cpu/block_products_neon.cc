@@ -40,7 +40,8 @@ constexpr int kTileRows = 4;
 constexpr int kTileUnits = 1;
 constexpr int kBothTiles = 2;
 constexpr std::int64_t kPairRows = 64;
-constexpr std::int64_t kPrefetchDistance = 4608;
+// Bytes between use and prefetch.
+constexpr std::int64_t kPrefetchDistance = 4608, kNearDistance = 1152, kFarDistance = 9216;
 constexpr std::int64_t kStreamBytes = INT64_MAX;  // no store that goes past the caches
 
 // Applies `body` to each of the four registers.
@@ -94,6 +95,7 @@ ROOFTREE_INLINE I load_u8(const std::byte* p) {
            vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(high))), vreinterpretq_s32_u32(vmovl_u16(vget_high_u16(high)))}};
 }
 ROOFTREE_INLINE void prefetch(const std::byte* p) { __builtin_prefetch(p); }
+ROOFTREE_INLINE void prefetch_far(const std::byte* p) { __builtin_prefetch(p, 0, 2); }
 
 ROOFTREE_INLINE I bit_and(I a, I b) {
   return each_i([&](int i) ROOFTREE_LAMBDA { return vandq_s32(a.v[i], b.v[i]); });
