@@ -8,6 +8,7 @@
 
 #include "base/check.h"
 #include "base/cpu_features.h"
+#include "base/sha256.h"
 #include "engine/program.h"
 #include "engine/weights.h"
 
@@ -42,33 +43,6 @@ Status check(const EngineOptions& options) {
   }
 }
 
-// 64 bits of a piece of bytes; four chains so that it runs at memory speed.
-std::uint64_t hash_bytes(std::span<const std::byte> bytes) {
-  constexpr std::uint64_t kMultiplier = 0x9E3779B97F4A7C15;  // 2^64 / golden ratio, odd
-  std::uint64_t lanes[4] = {1, 2, 3, 4};
-  std::size_t i = 0;
-  for (; i + 32 <= bytes.size(); i += 32) {
-    for (std::size_t lane = 0; lane < 4; ++lane) {
-      std::uint64_t word;
-      std::memcpy(&word, bytes.data() + i + 8 * lane, sizeof word);
-      if constexpr (std::endian::native == std::endian::big) word = __builtin_bswap64(word);
-      lanes[lane] = std::rotl(lanes[lane] ^ word, 29) * kMultiplier;
-    }
-  }
-  for (; i < bytes.size(); ++i) lanes[0] = std::rotl(lanes[0] ^ static_cast<std::uint64_t>(bytes[i]), 29) * kMultiplier;
-  std::uint64_t h = bytes.size();
-  for (const std::uint64_t lane : lanes) {
-    h = (h ^ lane) * kMultiplier;
-    h ^= h >> 32;
-  }
-  return h;
-}
-
-std::uint64_t combine(std::uint64_t a, std::uint64_t b) {
-  const std::uint64_t words[2] = {a, b};
-  return hash_bytes(std::as_bytes(std::span(words)));
-}
-
 }  // namespace
 
 struct Engine::State {
@@ -82,7 +56,7 @@ struct Engine::State {
   std::vector<Arena> kv;  // one per cache
   Footprint footprint;
   kernels::Level level = kernels::Level::kC;
-  std::optional<std::uint64_t> hash;
+  std::string sha256;  // of the stored tensors; empty: not computed yet
 
   bool profiling = false;
   std::vector<NodeTime> profile;
@@ -314,34 +288,39 @@ int Engine::threads() const { return state_->pool->size(); }
 ThreadPool& Engine::pool() { return *state_->pool; }
 const Footprint& Engine::footprint() const { return state_->footprint; }
 
-std::uint64_t Engine::weights_hash() {
+const std::string& Engine::weights_sha256() {
   State& s = *state_;
-  if (s.hash.has_value()) return *s.hash;
+  if (!s.sha256.empty()) return s.sha256;
   std::vector<std::string_view> names = s.files.tensors->names();
   std::sort(names.begin(), names.end());
-  std::uint64_t total = 0;
-  std::vector<std::uint64_t> pieces;
+  Sha256 total;
+  const auto add_text = [&](std::string_view text) {
+    const std::uint64_t length = text.size();
+    total.update_values(std::span(&length, 1));
+    total.update_values(std::span<const char>(text));
+  };
+  std::vector<std::array<std::byte, 32>> pieces;
   constexpr std::size_t kPiece = std::size_t{1} << 20;
   for (const std::string_view tensor : names) {
     const auto view = s.files.tensors->find(tensor);
     if (!view) continue;  // a type that Rooftree does not know; no weight of this model, which loaded
-    pieces.assign((view->bytes.size() + kPiece - 1) / kPiece, 0);
+    pieces.resize((view->bytes.size() + kPiece - 1) / kPiece);
     s.pool->parallel_for(static_cast<std::int64_t>(pieces.size()), [&](Range range, const Worker&) {
       for (std::int64_t i = range.begin; i < range.end; ++i) {
         const std::size_t begin = static_cast<std::size_t>(i) * kPiece;
-        const std::size_t length = std::min(kPiece, view->bytes.size() - begin);
-        pieces[static_cast<std::size_t>(i)] = hash_bytes(view->bytes.subspan(begin, length));
+        Sha256 piece;
+        piece.update(view->bytes.subspan(begin, std::min(kPiece, view->bytes.size() - begin)));
+        pieces[static_cast<std::size_t>(i)] = piece.digest();
       }
     });
-    std::uint64_t h = hash_bytes(std::as_bytes(std::span(tensor)));
-    h = combine(h, hash_bytes(std::as_bytes(std::span(rooftree::name(view->type)))));
-    for (const std::int64_t extent : view->extents) h = combine(h, static_cast<std::uint64_t>(extent));
-    for (const std::uint64_t piece : pieces) h = combine(h, piece);
-    total = combine(total, h);
+    add_text(tensor);
+    add_text(rooftree::name(view->type));
+    total.update_values(std::span<const std::int64_t>(view->extents));
+    for (const auto& piece : pieces) total.update(piece);
     s.files.tensors->release(tensor);
   }
-  s.hash = total;
-  return total;
+  s.sha256 = total.hex();
+  return s.sha256;
 }
 
 void Engine::set_profiling(bool on) { state_->profiling = on; }

@@ -101,7 +101,8 @@ class Engine {
   [[nodiscard]] int threads() const;
   [[nodiscard]] ThreadPool& pool();
   [[nodiscard]] const Footprint& footprint() const;
-  [[nodiscard]] std::uint64_t weights_hash();  // over the stored tensors, in name order
+  // SHA-256 over the stored tensors in name order: name, type, extents and the SHA-256 of every MiB of the data. 64 digits.
+  [[nodiscard]] const std::string& weights_sha256();
 
   void set_profiling(bool on);
   [[nodiscard]] std::span<const NodeTime> last_profile() const;
