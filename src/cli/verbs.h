@@ -19,6 +19,8 @@ int report_error(const Error& error);
 void add_models_verb(CLI::App& app, int& exit_code);
 void add_probe_verb(CLI::App& app, int& exit_code);
 void add_analyze_verb(CLI::App& app, int& exit_code);
+void add_certify_verb(CLI::App& app, int& exit_code);
+void add_diff_verb(CLI::App& app, int& exit_code);
 void add_explore_verb(CLI::App& app, int& exit_code);
 void add_overview_verb(CLI::App& app, int& exit_code);
 void add_machines_verb(CLI::App& app, int& exit_code);
