@@ -54,7 +54,7 @@ void add_workload_flags(CLI::App& verb, WorkloadFlags& flags, const char* model_
   add("--recompute", flags.recompute, "train: none (default), selective, full");
   add("--sparsity", flags.sparsity, "dense (default), 2:4, or block:DENSITY such as block:0.5");
   add("--fusion", flags.fusion, "eager, eager-flash, standard (default), ideal, unfused-attention");
-  add("--stack", flags.stack, "engine (default), compiled, llamacpp, megatron, eager");
+  add("--stack", flags.stack, "engine (default), compiled, llamacpp, megatron, eager, rooftree");
   add("--arithmetic", flags.arithmetic, "Force the arithmetic of the products: bf16, fp8, int8, ...");
 }
 

@@ -35,6 +35,7 @@ int run(int argc, char** argv) {
   add_analyze_verb(app, exit_code);
   add_certify_verb(app, exit_code);
   add_diff_verb(app, exit_code);
+  add_bench_verb(app, exit_code);
   add_explore_verb(app, exit_code);
   add_overview_verb(app, exit_code);
   add_machines_verb(app, exit_code);

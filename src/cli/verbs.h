@@ -22,6 +22,7 @@ void add_analyze_verb(CLI::App& app, int& exit_code);
 void add_certify_verb(CLI::App& app, int& exit_code);
 void add_diff_verb(CLI::App& app, int& exit_code);
 void add_explore_verb(CLI::App& app, int& exit_code);
+void add_bench_verb(CLI::App& app, int& exit_code);
 void add_overview_verb(CLI::App& app, int& exit_code);
 void add_machines_verb(CLI::App& app, int& exit_code);
 void add_validate_verb(CLI::App& app, int& exit_code);

@@ -95,7 +95,7 @@ constexpr std::array<std::string_view, static_cast<std::size_t>(SetClass::kCount
     "gemm", "gemm_weight_only", "grouped_gemm", "attention_prefill", "attention_decode", "stream", "host"};
 constexpr std::array<std::string_view, static_cast<std::size_t>(AttentionKernel::kCount)> kAttentionKernelNames = {
     "engine", "unfused", "flash1", "triton", "flash2", "flash3", "cudnn", "triton_early"};
-constexpr std::array<std::string_view, 5> kStackNames = {"engine", "compiled", "llamacpp", "megatron", "eager"};
+constexpr std::array<std::string_view, 6> kStackNames = {"engine", "compiled", "llamacpp", "megatron", "eager", "rooftree"};
 constexpr std::array<std::string_view, static_cast<std::size_t>(StreamClass::kCount)> kStreamNamesByClass = {
     "elementwise", "activation", "rope", "norm", "softmax", "embedding", "optimizer", "loss"};
 constexpr std::string_view kSimple = " simple";  // ends the variant of streams with one element per thread

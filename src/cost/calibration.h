@@ -163,7 +163,7 @@ struct ChipCalibration {
   AttentionDecodeConstants attention_decode_multi_head, attention_decode_grouped;
   AttentionDecodeConstants attention_decode_multi_head_8bit, attention_decode_grouped_8bit;  // KV cache of 8 bits or fewer
   std::array<StreamConstants, static_cast<std::size_t>(StreamClass::kCount)> stream{};
-  std::array<HostConstants, 5> host{};  // by Stack
+  std::array<HostConstants, 6> host{};  // by Stack
 };
 
 // Classes of constant sets, as the files spell them: "gemm", "gemm_weight_only", "grouped_gemm", "attention_prefill",

@@ -7,7 +7,8 @@
 namespace rooftree::cost {
 namespace {
 
-constexpr std::array<std::string_view, kStackCount> kStackNames = {"engine", "compiled", "llamacpp", "megatron", "eager"};
+constexpr std::array<std::string_view, kStackCount> kStackNames = {"engine",   "compiled", "llamacpp",
+                                                                   "megatron", "eager",    "rooftree"};
 
 // Significant width of an arithmetic type, for "the wider of two": floats rank above integers of the same bits.
 constexpr int width_rank(Arithmetic a) {

@@ -31,9 +31,10 @@ enum class Stack : std::uint8_t {
   kLlamaCpp,  // llama.cpp and its relatives
   kMegatron,  // tuned training framework
   kEager,     // one launch per operator from Python
+  kRooftree,  // our own engine (engine/, kernels/)
 };
-inline constexpr int kStackCount = 5;
-[[nodiscard]] std::string_view name(Stack stack);  // "engine", "compiled", "llamacpp", "megatron", "eager"
+inline constexpr int kStackCount = 6;
+[[nodiscard]] std::string_view name(Stack stack);  // "engine", "compiled", "llamacpp", "megatron", "eager", "rooftree"
 Result<Stack> parse_stack(std::string_view text);
 
 struct Plan {
