@@ -562,10 +562,10 @@ TEST(Engine, MissingAndMisshapenTensorsAreNamed) {
 TEST(Engine, HashesOfWeights) {
   const auto a = load(kDense, DType::kQ4_0), b = load(kDense, DType::kQ4_0);
   const auto other = load(kDense, DType::kQ4_0, small_options(), 2), type = load(kDense, DType::kQ8_0);
-  EXPECT_EQ(a->weights_hash(), b->weights_hash());
-  EXPECT_EQ(a->weights_hash(), a->weights_hash());
-  EXPECT_NE(a->weights_hash(), other->weights_hash());
-  EXPECT_NE(a->weights_hash(), type->weights_hash());
+  EXPECT_EQ(a->weights_sha256(), b->weights_sha256());
+  EXPECT_EQ(a->weights_sha256(), a->weights_sha256());
+  EXPECT_NE(a->weights_sha256(), other->weights_sha256());
+  EXPECT_NE(a->weights_sha256(), type->weights_sha256());
 }
 
 class Cancelled : public Progress {
