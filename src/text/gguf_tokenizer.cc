@@ -192,8 +192,9 @@ class GgufReader {
       }
     }
     ROOFTREE_TRY_VOID(read_merges(family->spell_bytes));
-    return read_special({.add_bos = family->add_bos && file_.metadata("tokenizer.ggml.bos_token_id") != nullptr},
-                        family->separator_ends && file_.metadata("tokenizer.ggml.seperator_token_id") != nullptr);
+    SpecialTokens defaults;
+    defaults.add_bos = family->add_bos && file_.metadata("tokenizer.ggml.bos_token_id") != nullptr;
+    return read_special(defaults, family->separator_ends && file_.metadata("tokenizer.ggml.seperator_token_id") != nullptr);
   }
 
   Status read_merges(bool spelled) {
