@@ -21,6 +21,8 @@
 #include "engine/engine.h"
 #include "engine/generate.h"
 #include "engine/model_files.h"
+#include "engine/receipt.h"
+#include "engine/trace.h"
 #include "verbs.h"
 
 namespace rooftree::cli {
@@ -29,8 +31,8 @@ namespace {
 using engine::TokenId;
 
 struct Flags {
-  std::string model, prompt, prompt_file, tokens, weights, kv, level, backend = "cpu", logits, grammar_file, schema_file, draft,
-                                                                      logit_bias;
+  std::string model, prompt, prompt_file, tokens, weights, kv, level, backend = "cpu", logits, receipt, trace, grammar_file,
+                                                                      schema_file, draft, logit_bias;
   std::vector<std::string> stop;
   bool exact = false, json = false, ignore_end = false, random = false;
   int threads = 0;
@@ -209,6 +211,19 @@ std::string_view name(engine::StopReason reason) {
 
 double rate(std::int64_t tokens, double seconds) { return seconds > 0 ? static_cast<double>(tokens) / seconds : 0; }
 
+// What another machine can compare: the receipt, and the trace of every value.
+Status write_evidence(const Flags& flags, engine::Engine& engine, const engine::EngineOptions& options,
+                      const engine::ReceiptRecorder& recorder, const std::vector<TokenId>& tokens,
+                      const std::vector<TokenId>& prompt, Progress* progress) {
+  if (!flags.receipt.empty()) {
+    const engine::Receipt receipt =
+        recorder.finish(engine, options, detected_cpu_features().cpu_name, tokens, static_cast<std::int64_t>(prompt.size()));
+    ROOFTREE_TRY_VOID(write_file(flags.receipt, engine::to_json(receipt)));
+  }
+  if (!flags.trace.empty()) ROOFTREE_TRY_VOID(engine::write_trace(engine, tokens, flags.trace, progress));
+  return Ok{};
+}
+
 Result<int> run(const Flags& flags) {
   const InterruptGuard guard;
   const auto load_start = std::chrono::steady_clock::now();
@@ -254,7 +269,13 @@ Result<int> run(const Flags& flags) {
   if (!flags.logits.empty()) {
     logits.emplace(flags.logits);
     ROOFTREE_TRY_VOID(logits->open());
-    generate.on_logits = [&](std::int64_t, std::span<const float> row) { logits->add(row); };
+  }
+  engine::ReceiptRecorder recorder;
+  if (!flags.logits.empty() || !flags.receipt.empty()) {
+    generate.on_logits = [&](std::int64_t position, std::span<const float> row) {
+      if (logits.has_value()) logits->add(row);
+      if (!flags.receipt.empty()) recorder.add_row(position, row);
+    };
   }
   const double load_s = std::chrono::duration<double>(std::chrono::steady_clock::now() - load_start).count();
 
@@ -281,6 +302,7 @@ Result<int> run(const Flags& flags) {
   progress.hide();
   if (!result) return result.error();
   if (logits.has_value()) ROOFTREE_TRY_VOID(logits->close());
+  ROOFTREE_TRY_VOID(write_evidence(flags, *engine, options, recorder, sequence.tokens(), prompt, &progress));
 
   // The first token of the answer comes from the prompt's logits.
   const auto answered = static_cast<std::int64_t>(result->tokens.size());
@@ -366,6 +388,8 @@ void add_run_verb(CLI::App& app, int& exit_code) {
   verb->add_option("--backend", flags->backend, "cpu, or reference (plain and slow: the truth)")->capture_default_str();
   verb->add_flag("--random", flags->random, "MODEL is a catalogue id or config.json; its weights are random");
   verb->add_option("--logits", flags->logits, "Write the logits after every position to FILE.npy, float32 (rows, vocabulary)");
+  verb->add_option("--receipt", flags->receipt, "Write to FILE what was run, with hashes that another machine can compare");
+  verb->add_option("--trace", flags->trace, "Write every value of every operator to FILE, for `rooftree diff`");
   verb->add_flag("--json", flags->json, "For programs");
   verb->callback([flags, &exit_code] { exit_code = finish(run(*flags)); });
 }
