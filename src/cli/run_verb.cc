@@ -5,7 +5,6 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <bit>
-#include <charconv>
 #include <chrono>
 #include <cstdio>
 #include <cstring>
@@ -23,6 +22,7 @@
 #include "engine/model_files.h"
 #include "engine/receipt.h"
 #include "engine/trace.h"
+#include "generation_flags.h"
 #include "verbs.h"
 
 namespace rooftree::cli {
@@ -30,27 +30,9 @@ namespace {
 
 using engine::TokenId;
 
-struct Flags {
-  std::string model, prompt, prompt_file, tokens, weights, kv, level, backend = "cpu", logits, receipt, trace, grammar_file,
-                                                                      schema_file, draft, logit_bias;
-  std::vector<std::string> stop;
-  bool exact = false, json = false, ignore_end = false, random = false;
-  int threads = 0;
-  std::int64_t context = 0;
-  engine::GenerateOptions generate;
-};
-
-// A line on the terminal until the first text comes; Ctrl-C at any time.
-class RunProgress final : public Progress {
- public:
-  void update(double fraction, std::string_view doing) override {
-    if (line_.has_value()) line_->update(fraction, doing);
-  }
-  [[nodiscard]] bool cancelled() const override { return InterruptGuard::interrupted(); }
-  void hide() { line_.reset(); }
-
- private:
-  std::optional<ProgressLine> line_{std::in_place, stderr};
+struct Flags : GenerationFlags {
+  std::string model, prompt, prompt_file, tokens, logits, receipt, trace;
+  bool json = false, ignore_end = false, random = false;
 };
 
 // Logits as a NumPy array, float32 (rows, vocabulary), written row by row under a temporary name. The header has room for any
@@ -124,24 +106,6 @@ Result<std::vector<TokenId>> parse_tokens(const std::string& text) {
   return tokens;
 }
 
-// ID=VALUE,… ; "-inf" forbids a token.
-Result<std::vector<std::pair<TokenId, float>>> parse_bias(const std::string& text) {
-  std::vector<std::pair<TokenId, float>> bias;
-  if (text.empty()) return bias;
-  for (const std::string& part : split(text, ',')) {
-    const std::size_t equals = part.find('=');
-    const std::string_view value = equals == std::string::npos ? std::string_view{} : std::string_view(part).substr(equals + 1);
-    float number = 0;
-    const auto [end, code] = std::from_chars(value.data(), value.data() + value.size(), number);
-    if (value.empty() || code != std::errc{} || end != value.data() + value.size()) {
-      return Error{ErrorCode::kParse, fmt::format("--logit-bias: '{}'; expected TOKEN=NUMBER, like 13=-1.5 or 2=-inf", part)};
-    }
-    ROOFTREE_TRY(const std::int64_t token, parse_whole(std::string_view(part).substr(0, equals), "--logit-bias", 0));
-    bias.emplace_back(static_cast<TokenId>(std::min<std::int64_t>(token, INT32_MAX)), number);
-  }
-  return bias;
-}
-
 Result<engine::ModelFiles> open_model(const std::string& spec, bool random, const std::string& weights) {
   if (!random) return engine::ModelFiles::open(spec);
   ROOFTREE_TRY(const model::Model model, resolve_model(spec));
@@ -150,33 +114,6 @@ Result<engine::ModelFiles> open_model(const std::string& spec, bool random, cons
     ROOFTREE_TRY(type, parse_dtype(weights));
   }
   return engine::ModelFiles::synthetic(model, type, 0);
-}
-
-Result<engine::EngineOptions> engine_options(const Flags& flags) {
-  engine::EngineOptions options;
-  options.threads = flags.threads;
-  options.exact_activations = flags.exact;
-  if (!flags.weights.empty()) {
-    ROOFTREE_TRY(options.weights, parse_dtype(flags.weights));
-  }
-  if (flags.exact) options.kv = DType::kF32;
-  if (!flags.kv.empty()) {
-    ROOFTREE_TRY(options.kv, parse_dtype(flags.kv));
-  }
-  if (!flags.level.empty()) {
-    for (const kernels::Level level : {kernels::Level::kA, kernels::Level::kB, kernels::Level::kC}) {
-      if (flags.level == kernels::name(level)) options.level = level;
-    }
-    if (!options.level.has_value()) {
-      return Error{ErrorCode::kInvalid, fmt::format("--level: '{}'; expected A, B or C", flags.level)};
-    }
-  }
-  if (flags.backend == "reference") {
-    options.backend = &kernels::reference_backend();
-  } else if (flags.backend != "cpu") {
-    return Error{ErrorCode::kInvalid, fmt::format("--backend: '{}'; expected cpu or reference", flags.backend)};
-  }
-  return options;
 }
 
 Result<std::vector<TokenId>> prompt_tokens(const Flags& flags, const text::Tokenizer* tokenizer) {
@@ -192,24 +129,6 @@ Result<std::vector<TokenId>> prompt_tokens(const Flags& flags, const text::Token
   if (tokens.empty()) return Error{ErrorCode::kInvalid, "the prompt is empty; expected -p TEXT, --file FILE or --tokens IDS"};
   return tokens;
 }
-
-std::string_view name(engine::StopReason reason) {
-  switch (reason) {
-    case engine::StopReason::kEnd:
-      return "end";
-    case engine::StopReason::kStopText:
-      return "stop text";
-    case engine::StopReason::kMaxTokens:
-      return "max tokens";
-    case engine::StopReason::kContext:
-      return "context";
-    case engine::StopReason::kCancelled:
-      break;
-  }
-  return "interrupted";
-}
-
-double rate(std::int64_t tokens, double seconds) { return seconds > 0 ? static_cast<double>(tokens) / seconds : 0; }
 
 // What another machine can compare: the receipt, and the trace of every value.
 Status write_evidence(const Flags& flags, engine::Engine& engine, const engine::EngineOptions& options,
@@ -227,44 +146,24 @@ Status write_evidence(const Flags& flags, engine::Engine& engine, const engine::
 Result<int> run(const Flags& flags) {
   const InterruptGuard guard;
   const auto load_start = std::chrono::steady_clock::now();
-  RunProgress progress;
+  GenerationProgress progress;
   const int sources = (flags.prompt.empty() ? 0 : 1) + (flags.prompt_file.empty() ? 0 : 1) + (flags.tokens.empty() ? 0 : 1);
   if (sources > 1) return Error{ErrorCode::kInvalid, "more than one prompt; expected one of -p, --file and --tokens"};
-  engine::GenerateOptions generate = flags.generate;
-  ROOFTREE_TRY(generate.sampler.logit_bias, parse_bias(flags.logit_bias));
-  generate.stop = flags.stop;
-  generate.ignore_end = flags.ignore_end || !flags.logits.empty();
   ROOFTREE_TRY(engine::EngineOptions options, engine_options(flags));
   ROOFTREE_TRY(engine::ModelFiles files, open_model(flags.model, flags.random, flags.weights));
   ROOFTREE_TRY(const std::vector<TokenId> prompt, prompt_tokens(flags, files.tokenizer.get()));
-  const auto wanted = static_cast<std::int64_t>(prompt.size()) + generate.max_tokens + 1;
+  const auto wanted = static_cast<std::int64_t>(prompt.size()) + flags.generate.max_tokens + 1;
   options.kv_tokens = flags.context > 0 ? flags.context : std::max<std::int64_t>(wanted, 512);
   options.max_rows = std::clamp<std::int64_t>(static_cast<std::int64_t>(prompt.size()), 1, 512);
+  ROOFTREE_TRY(Generation generation, Generation::make(flags, options, &progress));
+  engine::GenerateOptions& generate = generation.options;
+  generate.ignore_end = flags.ignore_end || !flags.logits.empty();
   ROOFTREE_TRY(const auto engine, engine::Engine::load(std::move(files), options, &progress));
   if (engine->max_context() > 0 && wanted - 1 > engine->max_context()) {
     progress.hide();
     fmt::print(stderr, "rooftree: {} positions; the model was made for {}, beyond it the text degrades\n", wanted - 1,
                engine->max_context());
   }
-  std::unique_ptr<engine::Engine> draft;
-  if (!flags.draft.empty()) {
-    ROOFTREE_TRY(engine::ModelFiles draft_files, engine::ModelFiles::open(flags.draft));
-    engine::EngineOptions draft_options = options;
-    draft_options.weights.reset();
-    draft_options.level.reset();
-    draft_options.kv_tokens += generate.draft_tokens;
-    ROOFTREE_TRY(draft, engine::Engine::load(std::move(draft_files), draft_options, &progress));
-    generate.draft = draft.get();
-  }
-  std::optional<text::Grammar> grammar;
-  if (!flags.grammar_file.empty()) {
-    ROOFTREE_TRY(const std::string source, read_file(flags.grammar_file));
-    ROOFTREE_TRY(grammar, text::Grammar::parse_gbnf(source, flags.grammar_file));
-  } else if (!flags.schema_file.empty()) {
-    ROOFTREE_TRY(const std::string source, read_file(flags.schema_file));
-    ROOFTREE_TRY(grammar, text::Grammar::from_json_schema(source, flags.schema_file));
-  }
-  if (grammar.has_value()) generate.grammar = &*grammar;
   std::optional<NpyWriter> logits;
   if (!flags.logits.empty()) {
     logits.emplace(flags.logits);
@@ -304,9 +203,6 @@ Result<int> run(const Flags& flags) {
   if (logits.has_value()) ROOFTREE_TRY_VOID(logits->close());
   ROOFTREE_TRY_VOID(write_evidence(flags, *engine, options, recorder, sequence.tokens(), prompt, &progress));
 
-  // The first token of the answer comes from the prompt's logits.
-  const auto answered = static_cast<std::int64_t>(result->tokens.size());
-  const std::int64_t decoded = std::max<std::int64_t>(answered - 1, 0);
   if (flags.json) {
     Json j;
     j["model"] = engine->model().id;
@@ -317,31 +213,14 @@ Result<int> run(const Flags& flags) {
     j["weights_bytes"] = engine->footprint().weights_bytes;
     j["kv_bytes"] = engine->footprint().kv_bytes;
     j["scratch_bytes"] = engine->footprint().scratch_bytes;
-    j["prompt_tokens"] = result->prompt_tokens;
-    j["prompt_s"] = result->prompt_seconds;
-    j["prompt_tokens_per_s"] = rate(result->prompt_tokens, result->prompt_seconds);
-    j["decode_tokens"] = decoded;
-    j["decode_s"] = result->decode_seconds;
-    j["decode_tokens_per_s"] = rate(decoded, result->decode_seconds);
-    j["steps"] = result->steps;
-    j["drafted_tokens"] = result->drafted;
-    j["accepted_tokens"] = result->accepted;
-    j["reason"] = name(result->reason);
-    j["tokens"] = result->tokens;
+    add_result(j, *result);
     if (engine->tokenizer() != nullptr) j["text"] = text;
     fmt::print("{}\n", j.dump(2));
     return 0;
   }
   fmt::print("\n");
   std::fflush(stdout);
-  fmt::print(stderr, "prompt: {} tokens, {:.1f} tokens/s\n", result->prompt_tokens,
-             rate(result->prompt_tokens, result->prompt_seconds));
-  fmt::print(stderr, "answer: {} tokens, {:.1f} tokens/s ({}; level {}, {}, {} threads)\n", answered,
-             rate(decoded, result->decode_seconds), name(result->reason), kernels::name(engine->level()),
-             engine->backend().name(), engine->threads());
-  if (result->drafted > 0) {
-    fmt::print(stderr, "drafts: {} of {} tokens accepted, {} steps\n", result->accepted, result->drafted, result->steps);
-  }
+  print_speed(*result, *engine);
   return 0;
 }
 
@@ -354,38 +233,8 @@ void add_run_verb(CLI::App& app, int& exit_code) {
   verb->add_option("-p,--prompt", flags->prompt, "The prompt");
   verb->add_option("--file", flags->prompt_file, "The prompt from FILE");
   verb->add_option("--tokens", flags->tokens, "The prompt as token ids, like 1,5,9");
-  verb->add_option("--max-tokens", flags->generate.max_tokens, "Tokens of the answer")->capture_default_str();
-  verb->add_option("--stop", flags->stop, "End before this text (may be given several times)");
+  add_generation_flags(*verb, *flags, "Positions in the cache (default: what the prompt and the answer need)");
   verb->add_flag("--ignore-end", flags->ignore_end, "Go on after the token that ends an answer");
-  engine::SamplerOptions& sampler = flags->generate.sampler;
-  verb->add_option("--temperature", sampler.temperature, "0: always the most likely token")->capture_default_str();
-  verb->add_option("--top-k", sampler.top_k, "Only the K most likely tokens; 0: all")->capture_default_str();
-  verb->add_option("--top-p", sampler.top_p, "Only the most likely tokens that reach probability P")->capture_default_str();
-  verb->add_option("--min-p", sampler.min_p, "Only tokens with at least P times the largest probability")
-      ->capture_default_str();
-  verb->add_option("--typical-p", sampler.typical_p, "Locally typical sampling")->capture_default_str();
-  verb->add_option("--repetition-penalty", sampler.repetition_penalty, "Of tokens in the window")->capture_default_str();
-  verb->add_option("--presence-penalty", sampler.presence_penalty, "Of tokens in the window")->capture_default_str();
-  verb->add_option("--frequency-penalty", sampler.frequency_penalty, "Of tokens in the window, each time")
-      ->capture_default_str();
-  verb->add_option("--penalty-window", sampler.penalty_window, "Last tokens that penalties look at; -1: all")
-      ->capture_default_str();
-  verb->add_option("--logit-bias", flags->logit_bias, "TOKEN=NUMBER,…: added to the logits");
-  verb->add_option("--seed", sampler.seed, "Of the random numbers")->capture_default_str();
-  verb->add_option("--grammar", flags->grammar_file, "Only texts of the GBNF grammar in FILE");
-  verb->add_option("--json-schema", flags->schema_file, "Only JSON of the schema in FILE");
-  verb->add_option("--lookup", flags->generate.lookup, "Draft this many tokens from the text so far")->capture_default_str();
-  verb->add_option("--draft", flags->draft, "A smaller model with the same vocabulary that drafts");
-  verb->add_option("--draft-tokens", flags->generate.draft_tokens, "Tokens that it drafts at a time")->capture_default_str();
-  verb->add_option("--weights", flags->weights, "Convert the weights on load: q4_0, q8_0, bf16, f32, …");
-  verb->add_option("--kv", flags->kv, "Type of the cache: f32, f16, bf16, q8_0, q4_0 (default: bf16; with --exact f32)");
-  verb->add_option("--ctx", flags->context, "Positions in the cache (default: what the prompt and the answer need)")
-      ->check(CLI::Range(1, 1 << 30));
-  verb->add_option("--threads", flags->threads, "Threads (default: one per core; ROOFTREE_THREADS)")
-      ->check(CLI::Range(1, 4096));
-  verb->add_option("--level", flags->level, "Refuse to run at less than this level of the numeric contract: A, B or C");
-  verb->add_flag("--exact", flags->exact, "Weights, activations and cache as float32");
-  verb->add_option("--backend", flags->backend, "cpu, or reference (plain and slow: the truth)")->capture_default_str();
   verb->add_flag("--random", flags->random, "MODEL is a catalogue id or config.json; its weights are random");
   verb->add_option("--logits", flags->logits, "Write the logits after every position to FILE.npy, float32 (rows, vocabulary)");
   verb->add_option("--receipt", flags->receipt, "Write to FILE what was run, with hashes that another machine can compare");
