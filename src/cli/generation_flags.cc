@@ -8,6 +8,7 @@
 
 #include "arguments.h"
 #include "base/json.h"
+#include "base/unit_text.h"
 
 namespace rooftree::cli {
 namespace {
@@ -67,6 +68,9 @@ void add_generation_flags(CLI::App& verb, GenerationFlags& flags, const char* co
   verb.add_option("--kv", flags.kv, "Type of the cache: f32, f16, bf16, q8_0, q4_0 (default: bf16; with --exact f32)");
   verb.add_option("--ctx", flags.context, context_help)->check(CLI::Range(1, 1 << 30));
   verb.add_option("--threads", flags.threads, "Threads (default: one per core; ROOFTREE_THREADS)")->check(CLI::Range(1, 4096));
+  verb.add_option("--memory", flags.memory,
+                  "At most this much memory for weights, cache and scratch, like 2GiB; layers beyond it stream from disk");
+  verb.add_option("--cache", flags.cache, "Keep the packed weights in this FOLDER: the next run maps them instead of packing");
   verb.add_option("--level", flags.level, "Refuse to run at less than this level of the numeric contract: A, B or C");
   verb.add_flag("--exact", flags.exact, "Weights, activations and cache as float32");
   verb.add_option("--backend", flags.backend, "cpu, or reference (plain and slow: the truth)")->capture_default_str();
@@ -79,6 +83,15 @@ Result<engine::EngineOptions> engine_options(const GenerationFlags& flags) {
   if (!flags.weights.empty()) {
     ROOFTREE_TRY(options.weights, parse_dtype(flags.weights));
   }
+  if (!flags.memory.empty()) {
+    const auto limit = parse_bytes(flags.memory);
+    if (!limit) return limit.error().within("--memory");
+    if (limit->value() < 1 || limit->value() > 0x1p62) {
+      return Error{ErrorCode::kInvalid, fmt::format("--memory: '{}'; expected a size like 2GiB", flags.memory)};
+    }
+    options.memory_limit_bytes = static_cast<std::uint64_t>(limit->value());
+  }
+  options.cache = flags.cache;
   if (flags.exact) options.kv = DType::kF32;
   if (!flags.kv.empty()) {
     ROOFTREE_TRY(options.kv, parse_dtype(flags.kv));
@@ -109,6 +122,7 @@ Result<Generation> Generation::make(const GenerationFlags& flags, const engine::
     engine::EngineOptions draft_options = options;
     draft_options.weights.reset();
     draft_options.level.reset();
+    draft_options.memory_limit_bytes = 0;  // the limit is the model's
     draft_options.kv_tokens += made.options.draft_tokens;
     ROOFTREE_TRY(made.draft_, engine::Engine::load(std::move(files), draft_options, progress));
     made.options.draft = made.draft_.get();
@@ -166,6 +180,14 @@ void print_speed(const engine::GenerateResult& result, const engine::Engine& eng
              engine.backend().name(), engine.threads());
   if (result.drafted > 0) {
     fmt::print(stderr, "drafts: {} of {} tokens accepted, {} steps\n", result.accepted, result.drafted, result.steps);
+  }
+  if (const engine::StreamTimes streamed = engine.stream_times(); streamed.seconds > 0) {
+    const engine::Footprint& footprint = engine.footprint();
+    fmt::print(stderr, "weights stream from disk: {:.3g} GB per step at {:.3g} GB/s; {} of {} stay in memory\n",
+               static_cast<double>(footprint.streamed_bytes) * 1e-9,
+               static_cast<double>(streamed.bytes) / streamed.seconds * 1e-9,
+               to_text(Bytes{static_cast<double>(footprint.resident_bytes)}),
+               to_text(Bytes{static_cast<double>(footprint.weights_bytes)}));
   }
 }
 

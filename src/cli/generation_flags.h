@@ -23,7 +23,7 @@ class App;
 namespace rooftree::cli {
 
 struct GenerationFlags {
-  std::string weights, kv, level, backend = "cpu", logit_bias, grammar_file, schema_file, draft;
+  std::string weights, kv, level, backend = "cpu", logit_bias, grammar_file, schema_file, draft, memory, cache;
   std::vector<std::string> stop;
   bool exact = false;
   int threads = 0;

@@ -213,6 +213,13 @@ Result<int> run(const Flags& flags) {
     j["weights_bytes"] = engine->footprint().weights_bytes;
     j["kv_bytes"] = engine->footprint().kv_bytes;
     j["scratch_bytes"] = engine->footprint().scratch_bytes;
+    j["resident_bytes"] = engine->footprint().resident_bytes;
+    j["streamed_bytes_per_step"] = engine->footprint().streamed_bytes;
+    j["stream_buffer_bytes"] = engine->footprint().buffer_bytes;
+    j["weights_reused"] = engine->weights_reused();
+    if (const engine::StreamTimes streamed = engine->stream_times(); streamed.seconds > 0) {
+      j["stream_bytes_per_s"] = static_cast<double>(streamed.bytes) / streamed.seconds;
+    }
     add_result(j, *result);
     if (engine->tokenizer() != nullptr) j["text"] = text;
     fmt::print("{}\n", j.dump(2));

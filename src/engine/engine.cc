@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <bit>
 #include <cstring>
 
 #include "base/check.h"
@@ -69,7 +68,7 @@ struct Engine::State {
   std::vector<float> logits;
 
   Status validate(std::span<const Chunk> chunks) const;
-  void run_pass(float* logits_out);
+  Status run_pass(float* logits_out);
   void report_profile(std::int64_t rows, std::int64_t head);
 };
 
@@ -117,20 +116,28 @@ Result<std::unique_ptr<Engine>> Engine::load(ModelFiles files, const EngineOptio
     layer.cache.page_stride = (s.backend->kv_page_bytes(layer.cache.shape) + 63) / 64 * 64;
     s.footprint.kv_bytes += layer.cache.page_stride * static_cast<std::uint64_t>(blocks);
   }
-  s.footprint.weights_bytes = s.footprint.resident_bytes = s.weights->packed_bytes();
   s.footprint.scratch_bytes = s.program->scratch_bytes();
-  s.footprint.step_weight_bytes = s.program->step_weight_bytes();
-  const std::uint64_t needed = s.footprint.weights_bytes + s.footprint.kv_bytes + s.footprint.scratch_bytes;
-  if (options.memory_limit_bytes > 0 && needed > options.memory_limit_bytes) {
-    return Error{ErrorCode::kInvalid, fmt::format("{}: weights, cache and scratch take {} bytes; the limit is {}",
-                                                  s.files.model.id, needed, options.memory_limit_bytes)};
+  WeightStorage storage{.cache = options.cache, .most_memory_bytes = {}};
+  if (options.memory_limit_bytes > 0) {
+    const std::uint64_t others = s.footprint.kv_bytes + s.footprint.scratch_bytes;
+    if (others >= options.memory_limit_bytes) {
+      return Error{ErrorCode::kInvalid, fmt::format("{}: cache and scratch alone take {} bytes; the limit is {}",
+                                                    s.files.model.id, others, options.memory_limit_bytes)};
+    }
+    storage.most_memory_bytes = options.memory_limit_bytes - others;
   }
   for (KvLayer& layer : s.program->kv_layers()) {
     ROOFTREE_TRY(Arena arena, Arena::make(layer.cache.page_stride * static_cast<std::size_t>(blocks), true));
     layer.cache.base = arena.data();
     s.kv.push_back(std::move(arena));
   }
-  ROOFTREE_TRY_VOID(s.weights->load(*s.pool, progress));
+  ROOFTREE_TRY_VOID(s.weights->load(*s.pool, storage, progress));
+  s.program->stream(*s.weights);
+  s.footprint.weights_bytes = s.weights->packed_bytes();
+  s.footprint.resident_bytes = s.weights->resident_bytes();
+  s.footprint.streamed_bytes = s.weights->streamed_bytes();
+  if (s.weights->stream() != nullptr) s.footprint.buffer_bytes = s.weights->stream()->buffer_bytes();
+  s.footprint.step_weight_bytes = s.program->step_weight_bytes();
 
   const auto rows = static_cast<std::size_t>(options.max_rows);
   s.tokens.reserve(rows);
@@ -178,7 +185,7 @@ Status Engine::State::validate(std::span<const Chunk> chunks) const {
   return Ok{};
 }
 
-void Engine::State::run_pass(float* logits_out) {
+Status Engine::State::run_pass(float* logits_out) {
   const Pass pass{.tokens = tokens,
                   .positions = positions,
                   .zeros = std::span(zeros).first(tokens.size()),
@@ -190,6 +197,8 @@ void Engine::State::run_pass(float* logits_out) {
   } else {
     pool->run([&](const Worker& worker) { program->run(worker, pass); });
   }
+  if (program->failed()) return weights->stream_error();
+  return Ok{};
 }
 
 void Engine::State::report_profile(std::int64_t rows, std::int64_t head) {
@@ -230,11 +239,12 @@ Result<StepResult> Engine::step(std::span<const Chunk> chunks) {
     s.head_rows.clear();
     s.sequences.clear();
   };
-  const auto finish = [&] {
-    if (s.tokens.empty()) return;
-    s.run_pass(s.logits.data() + logits_done * vocabulary);
+  const auto finish = [&]() -> Status {
+    if (s.tokens.empty()) return Ok{};
+    ROOFTREE_TRY_VOID(s.run_pass(s.logits.data() + logits_done * vocabulary));
     logits_done += static_cast<std::int64_t>(s.head_rows.size());
     start();
+    return Ok{};
   };
   start();
   for (const Chunk& chunk : chunks) {
@@ -242,7 +252,7 @@ Result<StepResult> Engine::step(std::span<const Chunk> chunks) {
     for (std::int64_t done = 0; done < count;) {
       const std::int64_t room = s.options.max_rows - static_cast<std::int64_t>(s.tokens.size());
       if (room == 0) {
-        finish();
+        ROOFTREE_TRY_VOID(finish());
         continue;
       }
       const std::int64_t part = std::min(room, count - done);
@@ -259,7 +269,7 @@ Result<StepResult> Engine::step(std::span<const Chunk> chunks) {
       done += part;
     }
   }
-  finish();
+  ROOFTREE_TRY_VOID(finish());
   if (s.profiling) s.report_profile(total, wanted);
   return StepResult{.vocabulary = vocabulary, .logits = std::span(s.logits).first(floats), .first_row = s.first_row};
 }
@@ -287,6 +297,14 @@ const kernels::Backend& Engine::backend() const { return *state_->backend; }
 int Engine::threads() const { return state_->pool->size(); }
 ThreadPool& Engine::pool() { return *state_->pool; }
 const Footprint& Engine::footprint() const { return state_->footprint; }
+bool Engine::weights_reused() const { return state_->weights->reused(); }
+
+StreamTimes Engine::stream_times() const {
+  const WeightStream* stream = state_->weights->stream();
+  if (stream == nullptr) return {};
+  const auto [bytes, seconds] = stream->read_so_far();
+  return {.bytes = bytes, .seconds = seconds};
+}
 
 const std::string& Engine::weights_sha256() {
   State& s = *state_;

@@ -34,8 +34,11 @@ struct EngineOptions {
   std::int64_t page_tokens = 64;
   std::int64_t max_rows = 512;                // rows that one pass over the weights carries
   const kernels::Backend* backend = nullptr;  // null: the CPU's best under ROOFTREE_ISA
-  std::uint64_t memory_limit_bytes = 0;       // 0: none. Weights beyond it stream from `cache`
-  std::filesystem::path cache;                // folder for the repacked weights; empty: none is kept
+  // Weights, cache and scratch together; 0: none. Layers of weights beyond it are read from a file of packed weights in every
+  // pass: in `cache`, or without that a file that lasts as long as the engine, in the user's cache folder ($XDG_CACHE_HOME).
+  std::uint64_t memory_limit_bytes = 0;
+  // Folder for packed weights, which the next load maps instead of packing; empty: none are kept.
+  std::filesystem::path cache;
 };
 
 enum class Logits : std::uint8_t { kNone, kLast, kAll };
@@ -69,9 +72,16 @@ using Observer = std::function<void(std::int32_t layer, std::string_view node, s
 struct Footprint {
   std::uint64_t weights_bytes = 0;   // packed, all of them
   std::uint64_t resident_bytes = 0;  // of them in memory
-  std::uint64_t streamed_bytes = 0;  // read from disk in each step
+  std::uint64_t streamed_bytes = 0;  // read from disk in each pass
+  std::uint64_t buffer_bytes = 0;    // that the streamed ones pass through
   std::uint64_t kv_bytes = 0, scratch_bytes = 0;
   std::uint64_t step_weight_bytes = 0;  // packed weights that a dense batch-1 step reads
+};
+
+// What the reader of streamed weights has done so far.
+struct StreamTimes {
+  std::uint64_t bytes = 0;
+  double seconds = 0;  // spent reading
 };
 
 class Engine {
@@ -82,7 +92,8 @@ class Engine {
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
 
-  // kInvalid: token ids, positions or blocks out of range. Rows beyond max_rows are done in several passes.
+  // kInvalid: token ids, positions or blocks out of range. kEnvironment: streamed weights could not be read; nothing counts as
+  // computed, and the step may be tried again. Rows beyond max_rows are done in several passes.
   Result<StepResult> step(std::span<const Chunk> chunks);
 
   [[nodiscard]] serving::BlockPool& blocks();
@@ -101,6 +112,8 @@ class Engine {
   [[nodiscard]] int threads() const;
   [[nodiscard]] ThreadPool& pool();
   [[nodiscard]] const Footprint& footprint() const;
+  [[nodiscard]] bool weights_reused() const;  // they came packed from the cache folder
+  [[nodiscard]] StreamTimes stream_times() const;
   // SHA-256 over the stored tensors in name order: name, type, extents and the SHA-256 of every MiB of the data. 64 digits.
   [[nodiscard]] const std::string& weights_sha256();
 

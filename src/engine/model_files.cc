@@ -20,6 +20,30 @@ namespace {
 
 namespace fs = std::filesystem;
 
+// "path size time" of each file that weights may come from, sorted.
+void identify(ModelFiles& files, const fs::path& path) {
+  std::error_code error;
+  const fs::path whole = fs::weakly_canonical(path, error);
+  files.source = error ? path.string() : whole.string();
+  std::vector<fs::path> parts;
+  if (fs::is_directory(path, error)) {
+    for (const fs::directory_entry& entry : fs::directory_iterator(path, error)) {
+      const fs::path extension = entry.path().extension();
+      if (extension == ".safetensors" || extension == ".json") parts.push_back(entry.path());
+    }
+    std::sort(parts.begin(), parts.end());
+  } else {
+    parts.push_back(path);
+  }
+  files.stamp = files.source;
+  for (const fs::path& part : parts) {
+    std::error_code unknown;
+    const std::uintmax_t size = fs::file_size(part, unknown);
+    const auto time = fs::last_write_time(part, unknown).time_since_epoch().count();
+    files.stamp += fmt::format("\n{} {} {}", part.filename().string(), size, time);
+  }
+}
+
 Result<ModelFiles> open_gguf(const fs::path& path) {
   ROOFTREE_TRY(formats::GgufFile opened, formats::GgufFile::open(path));
   auto file = std::make_unique<formats::GgufFile>(std::move(opened));
@@ -34,6 +58,7 @@ Result<ModelFiles> open_gguf(const fs::path& path) {
     ROOFTREE_TRY(files.tokenizer, text::Tokenizer::from_gguf(*file));
   }
   files.tensors = std::move(file);
+  identify(files, path);
   return files;
 }
 
@@ -51,6 +76,7 @@ Result<ModelFiles> open_folder(const fs::path& folder) {
   if (fs::exists(folder / "tokenizer.json", ignored)) {
     ROOFTREE_TRY(files.tokenizer, text::Tokenizer::from_tokenizer_json(folder / "tokenizer.json"));
   }
+  identify(files, folder);
   return files;
 }
 
@@ -125,6 +151,8 @@ Result<ModelFiles> ModelFiles::synthetic(const model::Model& model, DType weight
   files.model = model;
   files.naming = model::Naming::kGraph;
   files.random_weights = true;
+  files.source = fmt::format("random weights of {} in {}", model.id, name(weights));
+  files.stamp = fmt::format("{}, seed {}", files.source, seed);
   ROOFTREE_TRY(std::vector<formats::RandomTensor> tensors, random_tensors(model, weights));
   ROOFTREE_TRY(formats::RandomSource source, formats::RandomSource::make(std::move(tensors), {.seed = seed}));
   files.tensors = std::make_unique<formats::RandomSource>(std::move(source));

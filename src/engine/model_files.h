@@ -22,6 +22,8 @@ struct ModelFiles {
   std::unique_ptr<formats::TensorSource> tensors;
   std::shared_ptr<const text::Tokenizer> tokenizer;  // null: token ids only
   bool random_weights = false;
+  std::string source;  // where the tensors come from, and
+  std::string stamp;   // what tells that they have not changed since: paths with sizes and times, or the seed
 
   static Result<ModelFiles> open(std::string_view spec);
   // The published shape with weights drawn from N(0, 1/sqrt(K)), stored as `weights`. The same seed gives the same bytes on

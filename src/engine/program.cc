@@ -301,7 +301,43 @@ void Program::execute(const Step& step, const Worker& worker, const Pass& pass) 
       }
       return;
     }
+    case Step::Kind::kStream:
+      return;  // change_layer
   }
+}
+
+void Program::stream(Weights& weights) {
+  if (weights.stream() == nullptr) return;
+  streamed_ = &weights;
+  std::vector<Step> steps;
+  std::int32_t current = -1;
+  std::size_t behind = 0;  // the last use of a streamed layer
+  for (const Step& step : steps_) {
+    const std::int32_t layer = step.weight == nullptr ? -1 : weights.streamed_layer(*step.weight);
+    if (layer >= 0 && layer != current) {
+      ROOFTREE_CHECK(layer == current + 1, "the layers of a program do not come in turn");
+      steps.push_back({.kind = Step::Kind::kStream, .barrier = true, .head = step.head, .node = step.node, .index = layer});
+      current = layer;
+    }
+    steps.push_back(step);
+    if (layer >= 0) behind = steps.size();
+  }
+  ROOFTREE_CHECK(behind > 0, "no step uses a streamed layer");
+  // The head, which comes next, is long: the reader goes on meanwhile.
+  const Step& last = steps[behind - 1];
+  const Step end{.kind = Step::Kind::kStream, .barrier = true, .head = last.head, .node = last.node, .index = -1};
+  steps.insert(steps.begin() + static_cast<std::ptrdiff_t>(behind), end);
+  steps_ = std::move(steps);
+}
+
+bool Program::change_layer(const Step& step, const Worker& worker) {
+  if (worker.index == 0) {
+    if (holds_layer_) streamed_->release();
+    holds_layer_ = step.index >= 0 && streamed_->acquire(step.index);
+    failed_ = step.index >= 0 && !holds_layer_;
+  }
+  worker.barrier();
+  return !failed_;
 }
 
 void Program::run(const Worker& worker, const Pass& pass) {
@@ -309,6 +345,10 @@ void Program::run(const Worker& worker, const Pass& pass) {
   for (const Step& step : steps_) {
     if (step.head && !with_head) return;  // the head is the end
     if (step.barrier) worker.barrier();
+    if (step.kind == Step::Kind::kStream) {
+      if (!change_layer(step, worker)) return;
+      continue;
+    }
     execute(step, worker, pass);
   }
 }
@@ -322,7 +362,11 @@ void Program::run_watched(const Worker& worker, const Pass& pass, bool profile, 
     const Step& step = steps_[i];
     if (step.head && !with_head) return;
     if (step.barrier) worker.barrier();
-    execute(step, worker, pass);
+    if (step.kind == Step::Kind::kStream) {
+      if (!change_layer(step, worker)) return;
+    } else {
+      execute(step, worker, pass);
+    }
     if (i + 1 < steps_.size() && steps_[i + 1].node == step.node) continue;
     worker.barrier();
     if (worker.index == 0) {

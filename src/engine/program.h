@@ -53,6 +53,7 @@ struct Step {
     kSort,             // a = chosen -> y
     kCombine,          // a = rows by expert, b = sort, c = weights -> y
     kHeadRows,         // a -> y, the rows whose logits are asked for
+    kStream,           // the streamed layer before it goes, layer `index` comes (-1: none); barriers on both sides
   };
   Kind kind = Kind::kNorm;
   bool barrier = false;   // before it
@@ -113,7 +114,11 @@ class Program {
   static Result<std::unique_ptr<Program>> compile(const model::Model& model, Weights& weights, const kernels::Backend& backend,
                                                   const ProgramOptions& options);
 
-  // All workers of a region call it with the same pass.
+  // After the weights are loaded: layers that are streamed are waited for before their first use and let go behind their last.
+  void stream(Weights& weights);
+
+  // All workers of a region call it with the same pass. Where a streamed layer cannot be read, all of them return and failed()
+  // says so; the pass is void.
   void run(const Worker& worker, const Pass& pass);
   // The same, with a barrier behind every node: worker 0 adds to seconds() and calls the observer.
   void run_watched(const Worker& worker, const Pass& pass, bool profile, const Observer& observer);
@@ -127,6 +132,7 @@ class Program {
   [[nodiscard]] std::uint64_t scratch_bytes() const { return scratch_.bytes(); }
   [[nodiscard]] std::uint64_t step_weight_bytes() const;
   [[nodiscard]] std::int64_t barriers() const;
+  [[nodiscard]] bool failed() const { return failed_; }
 
  private:
   friend class Compiler;
@@ -136,7 +142,13 @@ class Program {
   void multiply_experts(const Step& step, const Worker& worker, std::int64_t rows);
   void sort(const Step& step, std::int64_t rows) const;
 
+  // False: the pass ends here.
+  bool change_layer(const Step& step, const Worker& worker);
+
   const kernels::Backend* backend_ = nullptr;
+  Weights* streamed_ = nullptr;  // null: all weights are in memory
+  bool holds_layer_ = false;     // of worker 0
+  bool failed_ = false;          // written by worker 0 between two barriers
   std::int64_t max_rows_ = 0, vocabulary_ = 0, position_limit_ = 0;
   std::vector<Step> steps_;
   std::vector<NodeInfo> nodes_;

@@ -3,9 +3,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cctype>
 #include <cstring>
+#include <set>
 
 #include "base/check.h"
+#include "base/philox.h"
+#include "engine/byte_hash.h"
 #include "formats/block_codec.h"
 
 namespace rooftree::engine {
@@ -206,6 +210,7 @@ Result<const BoundMatrix*> Weights::matrix(const model::Value& value, std::int32
   }
   MatrixPlan plan;
   plan.name = layer >= 0 ? fmt::format("layer {} {}", layer, value.name) : value.name;
+  plan.layer = layer;
   plan.bound.count = count;
   plan.bound.n = n;
   plan.bound.k = k;
@@ -245,6 +250,11 @@ Result<const BoundMatrix*> Weights::matrix(const model::Value& value, std::int32
     for (MatrixPart& part : parts) {
       ROOFTREE_TRY(part.matrix.bytes, backend_.packed_bytes(part.matrix.type, part.matrix.n, k));
       packed_bytes_ += aligned(part.matrix.bytes);
+      std::size_t most = part.matrix.bytes;
+      if (part.matrix.type == DType::kBf16Lossless12) {
+        ROOFTREE_TRY(most, backend_.packed_bytes(DType::kBf16, part.matrix.n, k));
+      }
+      most_packed_bytes_ += aligned(most);
     }
   }
   matrices_.push_back(std::move(plan));
@@ -291,7 +301,68 @@ Status Weights::load_vector(VectorPlan& plan) {
   return Ok{};
 }
 
-Status Weights::load_matrix(MatrixPlan& plan, ThreadPool& pool, std::vector<std::byte>& staging) {
+class Weights::Sink {
+ public:
+  virtual ~Sink() = default;
+  // `planned`: the bytes of the part before its type was final.
+  virtual Result<std::byte*> place(MatrixPart& part, std::size_t planned) = 0;
+  virtual Status keep(const MatrixPart& part) = 0;
+  virtual void begin(const MatrixPlan&) {}
+};
+
+// Storage was planned for every part. One that turned out larger gets memory of its own.
+class Weights::MemorySink final : public Sink {
+ public:
+  MemorySink(std::byte* arena, std::vector<Arena>& others) : arena_(arena), others_(others) {}
+  Result<std::byte*> place(MatrixPart& part, std::size_t planned) override {
+    std::byte* out = arena_ + offset_;
+    offset_ += aligned(planned);
+    if (part.matrix.bytes > planned) {
+      ROOFTREE_TRY(Arena own, Arena::make(part.matrix.bytes, true));
+      out = own.data();
+      others_.push_back(std::move(own));
+    }
+    part.matrix.data = out;
+    return out;
+  }
+  Status keep(const MatrixPart&) override { return Ok{}; }
+
+ private:
+  std::byte* arena_;
+  std::size_t offset_ = 0;
+  std::vector<Arena>& others_;
+};
+
+// One part after the other through one buffer into the file; each layer from the start of a page.
+class Weights::FileSink final : public Sink {
+ public:
+  FileSink(WeightFileWriter& writer, std::uint64_t offset) : writer_(writer), offset_(offset) {}
+  void begin(const MatrixPlan& plan) override {
+    if (plan.layer != layer_) offset_ = page_up(offset_);
+    layer_ = plan.layer;
+  }
+  Result<std::byte*> place(MatrixPart& part, std::size_t) override {
+    if (buffer_.bytes() < part.matrix.bytes) {
+      buffer_ = Arena();
+      ROOFTREE_TRY(buffer_, Arena::make(part.matrix.bytes, true));
+    }
+    return buffer_.data();
+  }
+  Status keep(const MatrixPart& part) override {
+    ROOFTREE_TRY_VOID(writer_.write(offset_, {buffer_.data(), part.matrix.bytes}));
+    offset_ += aligned(part.matrix.bytes);
+    return Ok{};
+  }
+  [[nodiscard]] std::uint64_t end() const { return page_up(offset_); }
+
+ private:
+  WeightFileWriter& writer_;
+  std::uint64_t offset_;
+  std::int32_t layer_ = -1;
+  Arena buffer_;
+};
+
+Status Weights::load_matrix(MatrixPlan& plan, ThreadPool& pool, std::vector<std::byte>& staging, Sink& sink) {
   const std::int64_t K = plan.bound.k;
   std::size_t next_piece = 0;
   for (std::int64_t index = 0; index < plan.bound.count; ++index) {
@@ -300,8 +371,6 @@ Status Weights::load_matrix(MatrixPlan& plan, ThreadPool& pool, std::vector<std:
       const std::int64_t end = begin + part.matrix.n;
       const DType rows_type = row_type(part.matrix.type);
       const std::size_t row_bytes = formats::row_bytes(rows_type, K);
-      // The storage was planned for this part; only its content is missing.
-      auto* out = const_cast<std::byte*>(part.matrix.data);
       const std::byte* rows = nullptr;
       while (plan.pieces[next_piece].first_row + plan.pieces[next_piece].rows <= begin) ++next_piece;
       for (std::size_t p = next_piece; p < plan.pieces.size() && plan.pieces[p].first_row < end; ++p) {
@@ -343,18 +412,17 @@ Status Weights::load_matrix(MatrixPlan& plan, ThreadPool& pool, std::vector<std:
         }
         rows = staging.data();
       }
+      const std::size_t planned = part.matrix.bytes;
       if (part.matrix.type == DType::kBf16Lossless12 && !kernels::fits_lossless12(part.matrix.n, K, rows)) {
-        // Its values need more than 12 bits: it stays plain bf16, which multiplies with the same bits, in memory of its own.
-        const std::size_t planned = aligned(part.matrix.bytes);
+        // Its values need more than 12 bits: it stays plain bf16, which multiplies with the same bits.
         part.matrix.type = DType::kBf16;
         ROOFTREE_TRY(part.matrix.bytes, backend_.packed_bytes(DType::kBf16, part.matrix.n, K));
-        ROOFTREE_TRY(Arena plain, Arena::make(part.matrix.bytes, true));
-        part.matrix.data = out = plain.data();
-        packed_bytes_ += aligned(part.matrix.bytes) - planned;
-        plain_bf16_.push_back(std::move(plain));
+        packed_bytes_ += aligned(part.matrix.bytes) - aligned(planned);
       }
+      ROOFTREE_TRY(std::byte* const out, sink.place(part, planned));
       const kernels::PackArgs args{.type = part.matrix.type, .n = part.matrix.n, .k = K, .rows = rows, .out = out};
       pool.run([&](const Worker& worker) { backend_.pack(worker, args); });
+      ROOFTREE_TRY_VOID(sink.keep(part));
     }
   }
   for (const Piece& piece : plan.pieces) {
@@ -363,32 +431,303 @@ Status Weights::load_matrix(MatrixPlan& plan, ThreadPool& pool, std::vector<std:
   return Ok{};
 }
 
-Status Weights::load(ThreadPool& pool, Progress* progress) {
-  ROOFTREE_TRY(arena_, Arena::make(packed_bytes_, true));
-  std::size_t offset = 0;
-  for (MatrixPlan& plan : matrices_) {
-    for (std::vector<MatrixPart>& parts : plan.bound.matrices) {
-      for (MatrixPart& part : parts) {
-        part.matrix.data = arena_.data() + offset;
-        offset += aligned(part.matrix.bytes);
-      }
-    }
-  }
+Status Weights::pack_all(ThreadPool& pool, Sink& sink, Progress* progress) {
   for (VectorPlan& plan : vectors_) ROOFTREE_TRY_VOID(load_vector(plan));
   std::vector<std::byte> staging;
   std::uint64_t done = 0;
-  for (MatrixPlan& plan : matrices_) {
-    if (progress != nullptr) {
-      progress->update(static_cast<double>(done) / static_cast<double>(packed_bytes_), "packing weights");
-      if (progress->cancelled()) return Error{ErrorCode::kEnvironment, "loading: interrupted"};
-    }
-    ROOFTREE_TRY_VOID(load_matrix(plan, pool, staging));
-    for (const std::vector<MatrixPart>& parts : plan.bound.matrices) {
-      for (const MatrixPart& part : parts) done += aligned(part.matrix.bytes);
+  for (const Group& group : groups()) {
+    for (MatrixPlan* plan : group.plans) {
+      if (progress != nullptr) {
+        progress->update(static_cast<double>(done) / static_cast<double>(packed_bytes_), "packing weights");
+        if (progress->cancelled()) return Error{ErrorCode::kEnvironment, "loading: interrupted"};
+      }
+      sink.begin(*plan);
+      ROOFTREE_TRY_VOID(load_matrix(*plan, pool, staging, sink));
+      for (const std::vector<MatrixPart>& parts : plan->bound.matrices) {
+        for (const MatrixPart& part : parts) done += aligned(part.matrix.bytes);
+      }
     }
   }
   if (progress != nullptr) progress->update(1.0, "packing weights");
   return Ok{};
+}
+
+// ---- files of packed weights
+
+std::vector<Weights::Group> Weights::groups() {
+  std::vector<Group> all(1);
+  std::vector<MatrixPlan*> plans;
+  for (MatrixPlan& plan : matrices_) plans.push_back(&plan);
+  std::stable_sort(plans.begin(), plans.end(), [](const MatrixPlan* a, const MatrixPlan* b) { return a->layer < b->layer; });
+  for (MatrixPlan* plan : plans) {
+    if (plan->layer != all.back().layer) all.push_back({.layer = plan->layer, .plans = {}});
+    all.back().plans.push_back(plan);
+  }
+  return all;
+}
+
+std::uint64_t Weights::place_groups(std::vector<Group>& groups, std::uint64_t header_bytes) const {
+  std::uint64_t offset = header_bytes;
+  for (Group& group : groups) {
+    group.offset = offset;
+    for (const MatrixPlan* plan : group.plans) {
+      for (const std::vector<MatrixPart>& parts : plan->bound.matrices) {
+        for (const MatrixPart& part : parts) offset += aligned(part.matrix.bytes);
+      }
+    }
+    offset = page_up(offset);
+    group.bytes = offset - group.offset;
+  }
+  return offset;
+}
+
+Result<std::size_t> Weights::choose_resident(const std::vector<Group>& groups, std::uint64_t most) const {
+  std::uint64_t total = 0;
+  for (const Group& group : groups) total += group.bytes;
+  if (total <= most) return groups.size();
+  // From all but the last layer down: the first that leaves room for two buffers.
+  std::uint64_t kept = total, largest = 0, needed = total;
+  for (std::size_t count = groups.size(); count-- > 1;) {
+    kept -= groups[count].bytes;
+    largest = std::max(largest, groups[count].bytes);
+    needed = std::min(needed, kept + 2 * largest);
+    if (kept + 2 * largest <= most) return count;
+  }
+  return Error{ErrorCode::kInvalid,
+               fmt::format("{}: {} bytes are left for weights; expected {} for those outside layers and two layers at a time",
+                           files_.model.id, most, needed)};
+}
+
+// The layout that a backend gives to matrices of a type, by its bytes for one of random values: a change of layout must not
+// meet files of the layout before it.
+std::string Weights::cache_key() const {
+  std::set<DType> types;
+  for (const MatrixPlan& plan : matrices_) {
+    for (const MatrixPart& part : plan.bound.matrices.front()) types.insert(part.matrix.type);
+  }
+  if (types.contains(DType::kBf16Lossless12)) types.insert(DType::kBf16);
+  std::string layouts;
+  constexpr std::int64_t N = 83, K = 768;  // whole tiles and a rest; three of the largest blocks
+  for (const DType type : types) {
+    const DType rows_type = row_type(type);
+    const std::size_t row_bytes = formats::row_bytes(rows_type, K);
+    const auto bytes = backend_.packed_bytes(type, N, K);
+    if (!bytes || row_bytes == 0) continue;
+    std::vector<float> values(K);
+    std::vector<std::byte> rows(static_cast<std::size_t>(N) * row_bytes);
+    const Philox random(0x1A7007);
+    for (std::int64_t n = 0; n < N; ++n) {
+      for (std::int64_t k = 0; k < K; ++k) {
+        values[static_cast<std::size_t>(k)] =
+            static_cast<float>(random.uniform_at(static_cast<std::uint64_t>(n * K + k))) + 0.5F;
+      }
+      const std::span<std::byte> row(rows.data() + static_cast<std::size_t>(n) * row_bytes, row_bytes);
+      if (rows_type == DType::kF32) {
+        std::memcpy(row.data(), values.data(), row_bytes);
+      } else if (formats::can_quantize(rows_type)) {
+        formats::quantize_row(rows_type, values, row);
+      }
+    }
+    auto arena = Arena::make(*bytes, false);  // zeros where the backend writes nothing
+    if (!arena) continue;
+    backend_.pack(Worker::alone(), {.type = type, .n = N, .k = K, .rows = rows.data(), .out = arena->data()});
+    layouts += fmt::format(" {}:{:016x}", name(type), hash_bytes({arena->data(), *bytes}));
+  }
+  return fmt::format("{}\n{}\n{}{}\nlayouts{}\n{}", files_.model.id, backend_.name(),
+                     options_.type.has_value() ? name(*options_.type) : "as stored", options_.exact ? ", exact" : "", layouts,
+                     files_.stamp);
+}
+
+WeightHeader Weights::describe(const std::vector<Group>& groups, std::string key) const {
+  WeightHeader header;
+  header.key = std::move(key);
+  for (const Group& group : groups) {
+    std::uint64_t offset = group.offset;
+    for (const MatrixPlan* plan : group.plans) {
+      for (const std::vector<MatrixPart>& parts : plan->bound.matrices) {
+        for (const MatrixPart& part : parts) {
+          header.parts.push_back(
+              {.type = part.matrix.type, .n = part.matrix.n, .k = part.matrix.k, .bytes = part.matrix.bytes, .offset = offset});
+          offset += aligned(part.matrix.bytes);
+        }
+      }
+    }
+  }
+  for (const VectorPlan& plan : vectors_) header.vectors.insert(header.vectors.end(), plan.values.begin(), plan.values.end());
+  return header;
+}
+
+// What an accepted header says about types, sizes and places, checked against the plans, which stay as they are if it differs.
+Status Weights::take_header(const WeightHeader& header, std::vector<Group>& groups) {
+  const auto other = [&](const MatrixPlan& plan) {
+    return Error{ErrorCode::kParse, fmt::format("{} differs from what the file holds", plan.name)};
+  };
+  std::uint64_t offset = WeightHeader::bytes(header.key.size(), header.parts.size(), header.vectors.size());
+  std::size_t i = 0;
+  for (const Group& group : groups) {
+    offset = page_up(offset);
+    for (const MatrixPlan* plan : group.plans) {
+      for (const std::vector<MatrixPart>& parts : plan->bound.matrices) {
+        for (const MatrixPart& part : parts) {
+          const StoredPart& stored = header.parts[i++];
+          const bool widened = part.matrix.type == DType::kBf16Lossless12 && stored.type == DType::kBf16;
+          if ((stored.type != part.matrix.type && !widened) || stored.n != part.matrix.n || stored.k != part.matrix.k) {
+            return other(*plan);
+          }
+          ROOFTREE_TRY(const std::size_t bytes, backend_.packed_bytes(stored.type, stored.n, stored.k));
+          if (stored.bytes != bytes || stored.offset != offset) return other(*plan);
+          offset += aligned(bytes);
+        }
+      }
+    }
+  }
+  if (page_up(offset) != header.file_bytes) return Error{ErrorCode::kParse, "bytes behind the last matrix"};
+  i = 0;
+  packed_bytes_ = 0;
+  for (const Group& group : groups) {
+    for (MatrixPlan* plan : group.plans) {
+      for (std::vector<MatrixPart>& parts : plan->bound.matrices) {
+        for (MatrixPart& part : parts) {
+          part.matrix.type = header.parts[i].type;
+          part.matrix.bytes = header.parts[i++].bytes;
+          packed_bytes_ += aligned(part.matrix.bytes);
+        }
+      }
+    }
+  }
+  std::size_t at = 0;
+  for (VectorPlan& plan : vectors_) {
+    std::copy_n(header.vectors.begin() + static_cast<std::ptrdiff_t>(at), plan.values.size(), plan.values.begin());
+    at += plan.values.size();
+  }
+  return Ok{};
+}
+
+Result<WeightFile> Weights::pack_file(ThreadPool& pool, std::vector<Group>& groups, const std::string& key,
+                                      const std::filesystem::path& folder, const std::filesystem::path& path,
+                                      Progress* progress) {
+  ROOFTREE_TRY(WeightFileWriter writer, WeightFileWriter::create(folder, path));
+  const WeightHeader planned = describe(groups, key);
+  const std::uint64_t header_bytes = WeightHeader::bytes(key.size(), planned.parts.size(), planned.vectors.size());
+  FileSink sink(writer, header_bytes);
+  ROOFTREE_TRY_VOID(pack_all(pool, sink, progress));
+  const std::uint64_t end = place_groups(groups, header_bytes);
+  ROOFTREE_CHECK(end == sink.end(), "packed weights lie where the header does not say");
+  WeightHeader header = describe(groups, key);
+  header.file_bytes = end;
+  return writer.finish(header);
+}
+
+// Addresses for everything in the file: mapped, or under a limit the first groups read and the others streamed.
+Status Weights::adopt(std::vector<Group> groups, const WeightStorage& storage, Progress* progress) {
+  const auto set_data = [](const Group& group, const std::byte* data) {
+    for (MatrixPlan* plan : group.plans) {
+      for (std::vector<MatrixPart>& parts : plan->bound.matrices) {
+        for (MatrixPart& part : parts) {
+          part.matrix.data = data;
+          data += aligned(part.matrix.bytes);
+        }
+      }
+    }
+  };
+  std::size_t resident = groups.size();
+  if (storage.most_memory_bytes.has_value()) {
+    ROOFTREE_TRY(resident, choose_resident(groups, *storage.most_memory_bytes));
+  }
+  if (resident == groups.size()) {
+    ROOFTREE_TRY(const std::byte* base, file_.map());
+    for (const Group& group : groups) set_data(group, base + group.offset);
+    return Ok{};
+  }
+  std::uint64_t total = 0, done = 0;
+  for (std::size_t i = 0; i < resident; ++i) total += groups[i].bytes;
+  ROOFTREE_TRY(arena_, Arena::make(total, true));
+  for (std::size_t i = 0; i < resident; ++i) {
+    if (progress != nullptr) {
+      progress->update(static_cast<double>(done) / static_cast<double>(total), "reading weights");
+      if (progress->cancelled()) return Error{ErrorCode::kEnvironment, "loading: interrupted"};
+    }
+    ROOFTREE_TRY_VOID(file_.read(groups[i].offset, {arena_.data() + done, groups[i].bytes}));
+    set_data(groups[i], arena_.data() + done);
+    done += groups[i].bytes;
+  }
+  std::vector<WeightStream::Layer> layers;
+  std::uint64_t largest = 0;
+  for (std::size_t i = resident; i < groups.size(); ++i) {
+    layers.push_back({.offset = groups[i].offset, .bytes = groups[i].bytes});
+    largest = std::max(largest, groups[i].bytes);
+    for (const MatrixPlan* plan : groups[i].plans) {
+      streamed_index_.emplace(&plan->bound, static_cast<std::int32_t>(i - resident));
+      for (const std::vector<MatrixPart>& parts : plan->bound.matrices) {
+        for (const MatrixPart& part : parts) streamed_bytes_ += aligned(part.matrix.bytes);
+      }
+    }
+    streamed_.push_back(std::move(groups[i]));
+  }
+  // Memory that layers of other sizes leave over makes the ring longer.
+  const std::uint64_t buffers = (*storage.most_memory_bytes - total) / largest;
+  ROOFTREE_TRY(stream_,
+               WeightStream::start(file_, std::move(layers), static_cast<int>(std::clamp<std::uint64_t>(buffers, 2, 4))));
+  return Ok{};
+}
+
+std::int32_t Weights::streamed_layer(const BoundMatrix& weight) const {
+  const auto it = streamed_index_.find(&weight);
+  return it == streamed_index_.end() ? -1 : it->second;
+}
+
+bool Weights::acquire(std::int32_t streamed) {
+  const std::byte* data = stream_->acquire(static_cast<std::size_t>(streamed));
+  if (data == nullptr) return false;
+  for (MatrixPlan* plan : streamed_[static_cast<std::size_t>(streamed)].plans) {
+    for (std::vector<MatrixPart>& parts : plan->bound.matrices) {
+      for (MatrixPart& part : parts) {
+        part.matrix.data = data;
+        data += aligned(part.matrix.bytes);
+      }
+    }
+  }
+  return true;
+}
+
+Status Weights::load(ThreadPool& pool, const WeightStorage& storage, Progress* progress) {
+  const bool fits = !storage.most_memory_bytes.has_value() || most_packed_bytes_ <= *storage.most_memory_bytes;
+  if (fits && storage.cache.empty()) {
+    ROOFTREE_TRY(arena_, Arena::make(packed_bytes_, true));
+    MemorySink sink(arena_.data(), plain_bf16_);
+    return pack_all(pool, sink, progress);
+  }
+  std::vector<Group> all = groups();
+  const std::string key = cache_key();
+  std::filesystem::path path;
+  if (!storage.cache.empty()) {
+    // One file per source, backend and options; of a source that changed, the new one takes the old one's place.
+    std::string readable = files_.model.id;
+    for (char& c : readable) c = std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '.' || c == '-' ? c : '_';
+    const std::string place = fmt::format("{}\n{}\n{}\n{}", files_.source, backend_.name(),
+                                          options_.type.has_value() ? name(*options_.type) : "", options_.exact);
+    path =
+        storage.cache / fmt::format("{}-{:016x}.packed", readable.substr(0, 80), hash_bytes(std::as_bytes(std::span(place))));
+    WeightHeader header = describe(all, key);
+    // Stale or damaged: it is written anew.
+    if (auto opened = WeightFile::open(path, header)) {
+      if (take_header(header, all)) {
+        file_ = std::move(opened).value();
+        reused_ = true;
+        place_groups(all, WeightHeader::bytes(key.size(), header.parts.size(), header.vectors.size()));
+        return adopt(std::move(all), storage, progress);
+      }
+    }
+  }
+  if (!fits) {
+    // Known before the work: matrices only grow.
+    std::vector<Group> sizes = all;
+    place_groups(sizes, 0);
+    if (const auto resident = choose_resident(sizes, *storage.most_memory_bytes); !resident) return resident.error();
+  }
+  const std::filesystem::path folder = storage.cache.empty() ? default_cache_folder() : storage.cache;
+  ROOFTREE_TRY(file_, pack_file(pool, all, key, folder, path, progress));
+  return adopt(std::move(all), storage, progress);
 }
 
 }  // namespace rooftree::engine
