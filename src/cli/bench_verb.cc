@@ -12,6 +12,7 @@
 #include "arguments.h"
 #include "base/json.h"
 #include "base/progress.h"
+#include "bench_text.h"
 #include "machine/catalog.h"
 #include "measure/model_bench.h"
 #include "probe/probe.h"
@@ -157,11 +158,6 @@ std::string to_json(const measure::BenchResult& r) {
   return j.dump(2) + "\n";
 }
 
-std::string error_text(double measured, double predicted) {
-  const double error = predicted / measured - 1;
-  return fmt::format("{}{} %", error < 0 ? "-" : "+", report::number(std::abs(error) * 100, 2));
-}
-
 void print_operators(const measure::PhaseBench& p, const report::Terminal& terminal) {
   using report::Align;
   report::Table table({{"operator", "", Align::kLeft, 0, 16},
@@ -183,32 +179,8 @@ void print_operators(const measure::PhaseBench& p, const report::Terminal& termi
 }
 
 void print_result(const measure::BenchResult& r, bool operators) {
-  using report::Align;
   const report::Terminal terminal = report::terminal(STDOUT_FILENO);
-  fmt::print("{}, weights {}{}, KV cache {}: {} threads of {}, {}, level {}\n", r.model, r.weights,
-             r.random_weights ? " (random)" : "", r.kv, r.threads, r.cpu, r.backend, r.level);
-  fmt::print("Measured beside every sample: memory read {} GB/s ({} to {}), {} peak {} GFLOP/s ({} to {})\n\n",
-             report::number(r.read_bytes_per_s.median / 1e9), report::number(r.read_bytes_per_s.q1 / 1e9),
-             report::number(r.read_bytes_per_s.q3 / 1e9), name(r.arithmetic), report::number(r.peak_flop_per_s.median / 1e9),
-             report::number(r.peak_flop_per_s.q1 / 1e9), report::number(r.peak_flop_per_s.q3 / 1e9));
-  report::Table table({{"phase", "", Align::kLeft},
-                       {"measured", "tokens/s"},
-                       {"predicted", "tokens/s"},
-                       {"error", ""},
-                       {"step", "ms"},
-                       {"GB/s", "", Align::kRight, 1},
-                       {"GFLOP/s", "", Align::kRight, 1},
-                       {"of the roof", ""},
-                       {"roof", "", Align::kLeft}});
-  for (const measure::PhaseBench& p : r.phases) {
-    const std::string what =
-        p.phase == "decode" ? fmt::format("decode b{} at {}", p.batch, p.context) : fmt::format("prefill {}", p.tokens);
-    table.add_row({what, report::number(p.tokens_per_s), report::number(p.predicted_tokens_per_s),
-                   error_text(p.tokens_per_s, p.predicted_tokens_per_s), report::number(p.step_s.median * 1e3),
-                   report::number(p.bytes / p.step_s.median / 1e9), report::number(p.flop / p.step_s.median / 1e9),
-                   report::percent(p.fraction_of_roof.median), p.memory_bound ? "memory" : "compute"});
-  }
-  fmt::print("{}", table.render(terminal.width, terminal.colour));
+  fmt::print("{}", bench_text(r, terminal));
   if (!operators) return;
   for (const measure::PhaseBench& p : r.phases) {
     fmt::print("\n{} {}\n", p.phase,

@@ -13,6 +13,7 @@
 
 #include "arguments.h"
 #include "base/progress.h"
+#include "bench_text.h"
 #include "cost/estimate.h"
 #include "machine/catalog.h"
 #include "probe/probe.h"
@@ -28,6 +29,7 @@ namespace {
 constexpr std::int64_t kPrompt = 512;
 constexpr std::int64_t kContext = 1024;
 constexpr std::int64_t kServingBatch = 32;
+constexpr std::int64_t kMeasuredContext = 128;
 
 // Six vendors, six ideas of what a chip for this should be, all with public
 // data on the catalogue's better pages.
@@ -68,10 +70,10 @@ Result<machine::Machine> this_machine(bool fresh) {
   return machine;
 }
 
-// CPUs run the engines written for them.
+// CPUs run our own engine, which the last part measures.
 cost::Plan plan_for(const machine::Machine& machine) {
   cost::Plan plan;
-  if (machine.chip().kind == machine::ChipKind::kCpu) plan.stack = cost::Stack::kLlamaCpp;
+  if (machine.chip().kind == machine::ChipKind::kCpu) plan.stack = cost::Stack::kRooftree;
   return plan;
 }
 
@@ -135,6 +137,23 @@ std::string heading(std::string_view text, const report::Terminal& terminal) {
   std::string line;
   for (int i = 0; i < report::display_width(text); ++i) line += "─";
   return fmt::format("\n{}\n{}\n", report::styled(text, report::Style::kBold, terminal.colour), line);
+}
+
+// The prediction held against the engine: the same model with random weights, here and now.
+Status print_measured(const model::Model& model, const machine::Machine& here, const report::Terminal& terminal) {
+  const InterruptGuard guard;
+  InterruptibleProgress progress;
+  measure::BenchOptions options;
+  options.batches = {1, 8};
+  options.prompts = {kPrompt};
+  options.context = kMeasuredContext;
+  options.samples = 5;
+  options.engine.weights = DType::kBf16;
+  ROOFTREE_TRY(engine::ModelFiles files, engine::ModelFiles::synthetic(model, DType::kBf16, options.seed));
+  ROOFTREE_TRY(const measure::BenchResult result, measure::bench_model(std::move(files), here, options, &progress));
+  progress.update(1, "");
+  fmt::print("{}", bench_text(result, terminal));
+  return Ok{};
 }
 
 Result<int> run(const Options& options) {
@@ -204,7 +223,18 @@ Result<int> run(const Options& options) {
   fmt::print("{}", heading(fmt::format("{}  The same model on one chip of six vendors", section), terminal));
   fmt::print("{}", elsewhere_text(prefills, decodes, servings, terminal));
 
-  // 4. The page.
+  // 4. The model executed.
+  fmt::print(
+      "{}", heading(fmt::format("{}  Is that true? {} with random weights, executed here", section + 1, model_name), terminal));
+  std::fflush(stdout);
+  if (model.numerics()) {
+    // Too little memory, or an interruption: the rest of the tour is still worth having.
+    if (const Status measured = print_measured(model, here, terminal); !measured) report_error(measured.error());
+  } else {
+    fmt::print("{}", report::wrap(model.numerics().error().message, terminal.width));
+  }
+
+  // 5. The page.
   report::PageBuilder page(fmt::format("{} under seven roofs", model_name),
                            fmt::format("Predicted by rooftree for the machine it ran on ({}) and "
                                        "one chip of each of six "
@@ -228,6 +258,7 @@ Result<int> run(const Options& options) {
   fmt::print("Open {} ({} KiB, self-contained): every operator under its roof, every switch.\nThen ask, for instance:\n",
              options.html, html.size() / 1024);
   fmt::print("  rooftree analyze {} --on this --phase decode --sweep batch=1..256\n", model.id);
+  fmt::print("  rooftree bench {} --weights q4_0 --operators\n", model.id);
   fmt::print("  rooftree analyze llama-3.1-70b --on nvidia-h100-sxm,amd-mi300x --weights int8\n");
   fmt::print(
       "  rooftree explore chip --model llama-3.1-8b --x memory.bandwidth=100GB/s..2TB/s \\\n"
