@@ -20,7 +20,10 @@ int main() {
     return 3;
   }
   bool held = true;
-  for (const auto& [fact, holds] : certificate->facts) held = held && holds;
+  for (const auto& [fact, holds] : certificate->facts) {
+    if (!holds) fmt::print("NOT HELD: {}\n", fact);
+    held = held && holds;
+  }
   for (const rooftree::engine::CertifyCase& c : certificate->cases) {
     fmt::print("{} {} {}{}\n", rooftree::kernels::name(c.level), c.hash, c.name, c.held ? "" : " NOT HELD: " + c.why);
     held = held && c.held;
