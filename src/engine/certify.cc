@@ -301,9 +301,9 @@ Result<Certificate> certify(const CpuFeatures& features, Progress* progress) {
     works.push_back({fmt::format("model {}, kv {}", name(type), name(kv)), level,
                      [&backend, type, kv](const Circumstances& how) { return language_model(backend, type, kv, how); }});
   };
-  for (const DType type :
-       {DType::kQ4_0, DType::kQ4_1, DType::kQ5_0, DType::kQ5_1, DType::kQ8_0, DType::kIq4Nl, DType::kMxfp4, DType::kMxint8,
-        DType::kQ4K, DType::kQ6K, DType::kBf16, DType::kBf16Lossless12, DType::kF16, DType::kF32}) {
+  for (const DType type : {DType::kQ4_0, DType::kQ4_1, DType::kQ5_0, DType::kQ5_1, DType::kQ8_0, DType::kIq4Nl, DType::kMxfp4,
+                           DType::kMxint8, DType::kQ2K, DType::kQ3K, DType::kQ4K, DType::kQ5K, DType::kQ6K, DType::kIq4Xs,
+                           DType::kBf16, DType::kBf16Lossless12, DType::kF16, DType::kF32}) {
     product_work(type);
   }
   for (const DType type : {DType::kBf16, DType::kF16, DType::kQ8_0, DType::kQ4_0, DType::kF32}) attention_work(type);
