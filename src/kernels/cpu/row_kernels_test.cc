@@ -274,8 +274,9 @@ TEST(RowKernels, NormMayOverwriteItsInput) {
 TEST(RowKernels, RopeAgainstReference) {
   Values values(31);
   for (const model::RopePairing pairing : {model::RopePairing::kNeighbours, model::RopePairing::kHalves}) {
-    for (const auto& [head_dim, dims, offset] : std::vector<std::array<std::int64_t, 3>>{
+    for (const std::array<std::int64_t, 3>& head : std::vector<std::array<std::int64_t, 3>>{
              {64, 64, 0}, {128, 128, 0}, {96, 32, 0}, {192, 64, 128}, {20, 20, 0}, {10, 6, 2}, {256, 256, 0}, {8, 0, 0}}) {
+      const std::int64_t head_dim = head[0], dims = head[1], offset = head[2];
       SCOPED_TRACE(testing::Message() << "dims " << dims << " of " << head_dim);
       model::Rope rope{.dims = dims, .offset = offset, .pairing = pairing, .magnitude = 1.25F};
       for (std::int64_t i = 0; i < dims / 2; ++i) {
@@ -402,7 +403,9 @@ TEST(RowKernels, RoutingAgainstReference) {
       {.weight_scale = 16.0F, .groups = 4, .chosen_groups = 2},
   };
   for (const model::Routing& routing : kinds) {
-    for (const auto& [experts, top_k] : std::vector<std::array<std::int64_t, 2>>{{64, 8}, {8, 2}, {256, 8}, {16, 4}}) {
+    for (const std::array<std::int64_t, 2>& size_of :
+         std::vector<std::array<std::int64_t, 2>>{{64, 8}, {8, 2}, {256, 8}, {16, 4}}) {
+      const std::int64_t experts = size_of[0], top_k = size_of[1];
       const std::int64_t rows = 9;
       const std::vector<float> logits = values.row(rows * experts, 4.0F), bias = values.row(experts, 0.2F);
       const auto size = static_cast<std::size_t>(rows * top_k);
