@@ -4,6 +4,8 @@ was expected, print nothing on standard output and exit with the code of their k
 
 import json
 import os
+import pty
+import signal
 import subprocess
 import sys
 import tempfile
@@ -81,6 +83,11 @@ BAD = [
     (TINY + ["--tokens", "1", "--max-tokens", "-1"], 2, ["max_tokens"]),
     (TINY + ["--tokens", "1", "--logits", "/no/such/folder/l.npy"], 3, ["/no/such/folder/l.npy"]),
     (TINY + ["--tokens", "1", "--stop", "x"], 2, ["tokenizer"]),
+    (TINY + ["--tokens", "1", "--chat"], 2, ["--chat", "--tokens"]),
+    (TINY + ["-p", "x", "--template", "chatml"], 2, ["--template", "--chat"]),
+    (["chat", "no-such-model.gguf"], 3, ["no-such-model.gguf"]),
+    (["chat", "no-such-folder"], 3, ["no-such-folder", "expected"]),
+    (["chat", "x.gguf", "--no-such-flag"], 2, ["--no-such-flag"]),
     (["convert", "in.gguf", "out.gguf"], 2, ["--weights"]),
     (["convert", "in.gguf", "--weights", "q8_0"], 2, ["out"]),
     (["convert", "in.gguf", "out.gguf", "--weights", "q9"], 2, ["--weights", "q9", "expected"]),
@@ -92,9 +99,9 @@ BAD = [
 failures = []
 
 
-def run(arguments):
+def run(arguments, text=""):
     environment = dict(os.environ, COLUMNS="100", NO_COLOR="1")
-    return subprocess.run([ROOFTREE] + arguments, capture_output=True, text=True, timeout=120, env=environment)
+    return subprocess.run([ROOFTREE] + arguments, input=text, capture_output=True, text=True, timeout=120, env=environment)
 
 
 def check(condition, arguments, what):
@@ -164,6 +171,106 @@ with tempfile.TemporaryDirectory() as folder:
                for more in (["--seed", "3"], ["--seed", "3", "--lookup", "4", "--threads", "1"], ["--seed", "4"])]
     check(sampled[0] == sampled[1], ["run"], "drafts or threads change the answer")
     check(sampled[0] != sampled[2], ["run"], "the seed changes nothing")
+
+def chat(arguments, text):
+    arguments = ["chat", STORIES] + arguments + ["--json"]
+    result = run(arguments, text)
+    check(result.returncode == 0, arguments, result.stderr)
+    return [json.loads(line, parse_constant=refuse) for line in result.stdout.splitlines()]
+
+
+def read_until(terminal, words):
+    """What the terminal shows until it ends with `words`, or the program ends."""
+    shown = b""
+    while not shown.endswith(words):
+        try:
+            more = os.read(terminal, 1)
+        except OSError:  # the other side is closed
+            break
+        if not more:
+            break
+        shown += more
+    return shown.decode("utf-8", "replace")
+
+
+STORIES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../shared/models/stories260k-f32.gguf")
+if os.path.exists(STORIES):
+    for arguments, text, code, words in [
+            ([], "Hello\n", 2, ["no chat template", "--template", "chatml"]),
+            (["--template", "no-such-template"], "Hello\n", 2, ["no-such-template", "chatml", "file"]),
+            (["--template", "chatml", "--top-p", "2"], "Hello\n", 2, ["top_p"]),
+            (["--template", "chatml"], "/no-such-command\n", 2, ["/no-such-command", "/reset"]),
+            (["--template", "chatml", "--date", "yesterday"], "Hello\n", 2, ["yesterday"])]:
+        arguments = ["chat", STORIES] + arguments
+        result = run(arguments, text)
+        check(result.returncode == code, arguments, f"exit code {result.returncode}, expected {code}: {result.stderr[:300]}")
+        check(result.stdout == "", arguments, "an error prints to standard output")
+        for word in words:
+            check(word in result.stderr, arguments, f"the message lacks '{word}': {result.stderr.strip()[:300]}")
+
+    CHATML = ["--template", "chatml", "--ctx", "400", "--max-tokens", "24"]
+    SCRIPT = "Once upon a time\r\n\nTell me more\n"
+    plain = [run(["chat", STORIES] + CHATML + more, SCRIPT) for more in ([], [], ["--threads", "1"])]
+    check(plain[0].returncode == 0, ["chat"], plain[0].stderr)
+    check(plain[0].stdout == plain[1].stdout == plain[2].stdout, ["chat"], "the same script, other bytes")
+    answers = chat(CHATML, SCRIPT)
+    check("".join(a["text"] + "\n" for a in answers) == plain[0].stdout, ["chat", "--json"], "not the text without --json")
+    for key in ["answer", "conversation_tokens", "context_tokens", "reused_tokens", "prompt_tokens", "prompt_s", "prompt_tokens_per_s",
+                "decode_tokens", "decode_s", "decode_tokens_per_s", "reason", "tokens", "text"]:
+        check(all(key in a for a in answers), ["chat"], f"JSON lacks {key}")
+    first, second = answers
+    check(first["reused_tokens"] == 0, ["chat"], "the first prompt was known before")
+    # The prompt and the answer but its last token, which nothing has followed yet, and what its text and the template's merge into.
+    check(first["prompt_tokens"] < second["reused_tokens"] < first["conversation_tokens"], ["chat"], f"{second['reused_tokens']} tokens reused")
+    check(second["reused_tokens"] + second["prompt_tokens"] + len(second["tokens"]) == second["conversation_tokens"], ["chat"], "tokens are missing")
+
+    # After /reset the first answer comes again, from cached blocks; the conversation may be told something before.
+    again = chat(CHATML, SCRIPT + "/reset\nOnce upon a time\n/stats\n/quit\nnever read\n")
+    check([a["tokens"] for a in again] == [a["tokens"] for a in answers + answers[:1]], ["chat"], "/reset leaves something")
+    told = chat(CHATML + ["--system", "Be kind"], SCRIPT)
+    check(told[0]["prompt_tokens"] > first["prompt_tokens"], ["chat"], "--system is not in the prompt")
+    with tempfile.TemporaryDirectory() as folder:
+        template = os.path.join(folder, "mine.jinja")
+        with open(template, "w", encoding="utf-8") as file:
+            file.write("{% for m in messages %}{{ m.content }} {% endfor %}")
+        mine = chat(["--template", template, "--max-tokens", "8"], "Once upon\n")
+        prompted = as_json(["run", STORIES, "-p", "Once upon ", "--max-tokens", "8", "--json"])
+        check(mine[0]["tokens"] == prompted.get("tokens"), ["chat", "--template"], "not the prompt of the template")
+
+    # A full context refuses the message and says so.
+    arguments = ["chat", STORIES, "--template", "chatml", "--ctx", "100", "--max-tokens", "500", "--logit-bias", "2=-inf", "--json"]
+    result = run(arguments, "Once\nMore\n/reset\nOnce\n")
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    check(result.returncode == 1, arguments, f"exit code {result.returncode}, expected 1")
+    check([list(line)[0] for line in lines] == ["answer", "refused", "answer"], arguments, result.stdout[:300])
+    check(lines[0]["reason"] == "context" and lines[0]["conversation_tokens"] == 100, arguments, "the context is not used up")
+    check("/reset" in lines[1]["refused"] and "100" in lines[1]["refused"], arguments, result.stdout)
+    check(lines[0]["tokens"] == lines[2]["tokens"], arguments, "another answer after /reset")
+
+    # The same prompt through `run --chat`.
+    once = as_json(["run", STORIES, "--chat", "--template", "chatml", "-p", "Once upon a time", "--max-tokens", "24", "--json"])
+    check(once.get("tokens") == first["tokens"], ["run", "--chat"], "not the answer of chat")
+
+    # On a terminal, Ctrl-C stops an answer, and at the prompt the program.
+    process, terminal = pty.fork()
+    if process == 0:
+        os.execv(ROOFTREE, [ROOFTREE, "chat", STORIES, "--template", "chatml", "--ctx", "30000", "--max-tokens", "30000", "--logit-bias",
+                            "2=-inf"])
+    read_until(terminal, b"> ")
+    os.write(terminal, b"Once\n")
+    read_until(terminal, b"Once\r\n")
+    os.read(terminal, 1)
+    os.write(terminal, b"\x03")
+    check(read_until(terminal, b"\n> ").endswith("> "), ["chat"], "no prompt after Ctrl-C")
+    os.write(terminal, b"/stats\n")
+    check("answers: 1" in read_until(terminal, b"> "), ["chat"], "no /stats after Ctrl-C")
+    os.write(terminal, b"\x03")
+    read_until(terminal, b"never")
+    _, status = os.waitpid(process, 0)
+    check(os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGINT, ["chat"], f"Ctrl-C at the prompt: status {status}")
+    os.close(terminal)
+else:
+    print(f"skipped: chat, no {STORIES}")
 
 for width in ["80", "100", "200"]:
     result = subprocess.run([ROOFTREE] + H100, capture_output=True, text=True, timeout=120, env=dict(os.environ, COLUMNS=width))

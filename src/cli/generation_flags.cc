@@ -5,6 +5,8 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <charconv>
+#include <ctime>
+#include <filesystem>
 
 #include "arguments.h"
 #include "base/json.h"
@@ -74,6 +76,38 @@ void add_generation_flags(CLI::App& verb, GenerationFlags& flags, const char* co
   verb.add_option("--level", flags.level, "Refuse to run at less than this level of the numeric contract: A, B or C");
   verb.add_flag("--exact", flags.exact, "Weights, activations and cache as float32");
   verb.add_option("--backend", flags.backend, "cpu, or reference (plain and slow: the truth)")->capture_default_str();
+}
+
+void add_template_flags(CLI::App& verb, TemplateFlags& flags) {
+  verb.add_option("--template", flags.name, "Chat template: a built-in NAME or a FILE (default: the model's own)");
+  verb.add_option("--date", flags.date, "For templates that print it, like \"26 Nov 2026\" (default: today)");
+}
+
+Result<Template> open_template(const TemplateFlags& flags, const text::Tokenizer& tokenizer, const std::string& model) {
+  text::ChatOptions options{.date = flags.date};
+  if (flags.date.empty()) {
+    const std::time_t now = std::time(nullptr);
+    std::tm local{};
+    char day[16];
+    if (localtime_r(&now, &local) != nullptr && std::strftime(day, sizeof day, "%d %b %Y", &local) > 0) options.date = day;
+  }
+  if (flags.name.empty()) {
+    if (tokenizer.chat_template().empty()) {
+      return Error{ErrorCode::kInvalid, fmt::format("{}: has no chat template; expected --template with a file or one of {}",
+                                                    model, text::ChatTemplate::names())};
+    }
+    ROOFTREE_TRY(text::ChatTemplate chat, text::ChatTemplate::parse(tokenizer.chat_template(), model + ": chat template"));
+    return Template{std::move(chat), std::move(options)};
+  }
+  if (auto named = text::ChatTemplate::named(flags.name)) return Template{std::move(named).value(), std::move(options)};
+  std::error_code ignored;
+  if (!std::filesystem::exists(flags.name, ignored)) {
+    return Error{ErrorCode::kNotFound,
+                 fmt::format("--template: '{}'; expected a file or one of {}", flags.name, text::ChatTemplate::names())};
+  }
+  ROOFTREE_TRY(const std::string source, read_file(flags.name));
+  ROOFTREE_TRY(text::ChatTemplate chat, text::ChatTemplate::parse(source, flags.name));
+  return Template{std::move(chat), std::move(options)};
 }
 
 Result<engine::EngineOptions> engine_options(const GenerationFlags& flags) {

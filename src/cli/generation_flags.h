@@ -15,6 +15,7 @@
 #include "base/result.h"
 #include "engine/engine.h"
 #include "engine/generate.h"
+#include "text/chat_template.h"
 
 namespace CLI {
 class App;
@@ -32,6 +33,18 @@ struct GenerationFlags {
 };
 // What `flags` holds are the defaults. `context_help` says what the default of --ctx is.
 void add_generation_flags(CLI::App& verb, GenerationFlags& flags, const char* context_help);
+
+// How a conversation becomes a prompt.
+struct TemplateFlags {
+  std::string name, date;  // empty: the model's own; today
+};
+void add_template_flags(CLI::App& verb, TemplateFlags& flags);
+struct Template {
+  text::ChatTemplate chat;
+  text::ChatOptions options;
+};
+// `name` is a built-in template or a file; `model` names the tokenizer's files in messages.
+Result<Template> open_template(const TemplateFlags& flags, const text::Tokenizer& tokenizer, const std::string& model);
 
 // Without the size of the cache, which depends on the verb.
 Result<engine::EngineOptions> engine_options(const GenerationFlags& flags);

@@ -41,6 +41,7 @@ int run(int argc, char** argv) {
   add_machines_verb(app, exit_code);
   add_validate_verb(app, exit_code);
   add_run_verb(app, exit_code);
+  add_chat_verb(app, exit_code);
   add_convert_verb(app, exit_code);
   try {
     app.parse(argc, argv);

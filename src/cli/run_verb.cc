@@ -32,7 +32,8 @@ using engine::TokenId;
 
 struct Flags : GenerationFlags {
   std::string model, prompt, prompt_file, tokens, logits, receipt, trace;
-  bool json = false, ignore_end = false, random = false;
+  TemplateFlags chat;
+  bool json = false, ignore_end = false, random = false, as_chat = false;
 };
 
 // Logits as a NumPy array, float32 (rows, vocabulary), written row by row under a temporary name. The header has room for any
@@ -124,6 +125,10 @@ Result<std::vector<TokenId>> prompt_tokens(const Flags& flags, const text::Token
   }
   if (tokenizer == nullptr) {
     return Error{ErrorCode::kInvalid, fmt::format("{}: has no tokenizer; expected the prompt as --tokens 1,5,9", flags.model)};
+  }
+  if (flags.as_chat) {
+    ROOFTREE_TRY(const Template chat, open_template(flags.chat, *tokenizer, flags.model));
+    return chat.chat.encode({{.role = "user", .content = text, .extra_json = ""}}, chat.options, *tokenizer);
   }
   std::vector<TokenId> tokens = tokenizer->encode(text, {});
   if (tokens.empty()) return Error{ErrorCode::kInvalid, "the prompt is empty; expected -p TEXT, --file FILE or --tokens IDS"};
@@ -240,6 +245,10 @@ void add_run_verb(CLI::App& app, int& exit_code) {
   verb->add_option("-p,--prompt", flags->prompt, "The prompt");
   verb->add_option("--file", flags->prompt_file, "The prompt from FILE");
   verb->add_option("--tokens", flags->tokens, "The prompt as token ids, like 1,5,9");
+  CLI::Option* as_chat = verb->add_flag("--chat", flags->as_chat, "The prompt is a user's message in the chat template");
+  as_chat->excludes("--tokens");
+  add_template_flags(*verb, flags->chat);
+  for (const char* flag : {"--template", "--date"}) verb->get_option(flag)->needs(as_chat);
   add_generation_flags(*verb, *flags, "Positions in the cache (default: what the prompt and the answer need)");
   verb->add_flag("--ignore-end", flags->ignore_end, "Go on after the token that ends an answer");
   verb->add_flag("--random", flags->random, "MODEL is a catalogue id or config.json; its weights are random");

@@ -27,6 +27,7 @@ void add_overview_verb(CLI::App& app, int& exit_code);
 void add_machines_verb(CLI::App& app, int& exit_code);
 void add_validate_verb(CLI::App& app, int& exit_code);
 void add_run_verb(CLI::App& app, int& exit_code);
+void add_chat_verb(CLI::App& app, int& exit_code);
 void add_convert_verb(CLI::App& app, int& exit_code);
 
 }  // namespace rooftree::cli

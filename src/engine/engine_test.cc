@@ -347,6 +347,45 @@ TEST(Engine, TruncatedSequencesGoOnAsIfNothingHadBeen) {
   engine->blocks().check_invariants();
 }
 
+TEST(Engine, AssignedTokensKeepTheCommonPrefix) {
+  const auto engine = load(kDense, DType::kQ4_0);
+  const std::int64_t free = engine->blocks().free_count();
+  const std::vector<TokenId> tokens = prompt(60), other = prompt(60, 5);
+  struct Change {
+    std::int64_t common, more, computed, kept;
+  };
+  // Computed of `tokens`; then the first `common` of them and `more` others.
+  for (const Change c :
+       {Change{40, 20, 60, 40}, Change{16, 1, 60, 16}, Change{60, 3, 60, 60}, Change{60, 0, 60, 59}, Change{33, 0, 60, 32},
+        Change{0, 20, 60, 0}, Change{1, 0, 60, 0}, Change{60, 5, 20, 20}, Change{10, 5, 20, 10}, Change{60, 0, 0, 0}}) {
+    std::vector<TokenId> mixed(tokens.begin(), tokens.begin() + c.common);
+    mixed.insert(mixed.end(), other.begin(), other.begin() + c.more);
+    if (c.more > 0 && c.common < 60) {
+      ASSERT_NE(other.front(), tokens[static_cast<std::size_t>(c.common)]);
+    }
+    const Rows expected = logits_of(*engine, mixed);
+    Sequence sequence(*engine);
+    sequence.append(std::span(tokens).first(static_cast<std::size_t>(c.computed)));
+    if (c.computed > 0) logits_of(*engine, sequence, 100);
+    sequence.append(std::span(tokens).subspan(static_cast<std::size_t>(c.computed)));
+    EXPECT_EQ(sequence.assign(mixed), c.kept);
+    EXPECT_EQ(sequence.computed(), c.kept);
+    EXPECT_EQ(sequence.tokens(), mixed);
+    const Rows rest = logits_of(*engine, sequence, 100);
+    EXPECT_TRUE(same_bits(Rows(expected.begin() + c.kept, expected.end()), rest)) << c.common;
+  }
+  // What was prepared and never computed is given back.
+  {
+    Sequence sequence(*engine);
+    sequence.append(tokens);
+    ASSERT_TRUE(sequence.prepare(100, Logits::kLast).has_value());
+    EXPECT_EQ(sequence.assign(tokens), 0);
+    EXPECT_EQ(engine->blocks().free_count(), free);
+    EXPECT_GT(sequence.reuse_prefix(), 0);
+  }
+  engine->blocks().check_invariants();
+}
+
 TEST(Engine, AFullCacheIsAnError) {
   EngineOptions options = small_options();
   options.kv_tokens = 48;

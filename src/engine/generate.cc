@@ -39,13 +39,7 @@ class Drafter {
   explicit Drafter(Engine& engine) : engine_(engine), sequence_(engine) {}
 
   Result<std::vector<TokenId>> propose(std::span<const TokenId> tokens, std::int64_t count) {
-    const std::vector<TokenId>& own = sequence_.tokens();
-    const auto same =
-        static_cast<std::size_t>(std::mismatch(own.begin(), own.end(), tokens.begin(), tokens.end()).first - own.begin());
-    // The last token is always computed, so that there are logits.
-    const std::size_t keep = std::min(same, tokens.size() - 1);
-    sequence_.truncate(static_cast<std::int64_t>(keep));
-    sequence_.append(tokens.subspan(keep));
+    if (sequence_.assign(tokens) == 0) sequence_.reuse_prefix();
     std::vector<TokenId> draft;
     const std::int64_t context = engine_.position_limit();
     while (static_cast<std::int64_t>(draft.size()) < count) {

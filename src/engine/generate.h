@@ -34,8 +34,11 @@ class Sequence {
   // Makes blocks for everything appended, copies shared ones, and returns the chunk of what is not computed yet (at most
   // `limit` tokens). kInvalid: the pool is full, or the context is longer than the model's.
   Result<Chunk> prepare(std::int64_t limit, Logits logits);
-  void advance(std::int64_t tokens);    // after the step: they are computed; publishes full blocks
-  void truncate(std::int64_t tokens);   // keeps the first `tokens` (rejected drafts go)
+  void advance(std::int64_t tokens);   // after the step: they are computed; publishes full blocks
+  void truncate(std::int64_t tokens);  // keeps the first `tokens` (rejected drafts go)
+  // Makes `tokens` (at least one) of it and keeps what is computed of the prefix that both have; at least the last token is
+  // left to compute, so that there are logits. Returns the number of tokens kept.
+  std::int64_t assign(std::span<const TokenId> tokens);
   [[nodiscard]] Sequence fork() const;  // shares all blocks
 
  private:

@@ -122,6 +122,16 @@ void Sequence::truncate(std::int64_t tokens) {
   release_from(static_cast<std::size_t>((tokens + page() - 1) / page()));
 }
 
+std::int64_t Sequence::assign(std::span<const TokenId> tokens) {
+  ROOFTREE_CHECK(!tokens.empty(), "assign: no tokens");
+  const auto differ = std::mismatch(tokens_.begin(), tokens_.end(), tokens.begin(), tokens.end()).first;
+  const std::int64_t most = std::min(computed_, static_cast<std::int64_t>(tokens.size()) - 1);
+  const std::int64_t keep = std::min<std::int64_t>(differ - tokens_.begin(), most);
+  truncate(keep);
+  append(tokens.subspan(static_cast<std::size_t>(keep)));
+  return keep;
+}
+
 Sequence Sequence::fork() const {
   Sequence other(*engine_);
   other.tokens_ = tokens_;

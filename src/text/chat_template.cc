@@ -181,12 +181,28 @@ Result<ChatTemplate> ChatTemplate::parse(std::string_view source, std::string_vi
 }
 
 Result<ChatTemplate> ChatTemplate::named(std::string_view name) {
-  std::string names;
   for (const Named& known : kNamed) {
     if (known.name == name) return parse(known.source, name);
-    names += (names.empty() ? "" : ", ") + std::string(known.name);
   }
-  return Error{ErrorCode::kNotFound, fmt::format("chat template '{}' is not built in; there are {}", name, names)};
+  return Error{ErrorCode::kNotFound, fmt::format("chat template '{}' is not built in; there are {}", name, names())};
+}
+
+std::string ChatTemplate::names() {
+  std::string names;
+  for (const Named& known : kNamed) names += (names.empty() ? "" : ", ") + std::string(known.name);
+  return names;
+}
+
+Result<std::vector<TokenId>> ChatTemplate::encode(const std::vector<ChatMessage>& messages, ChatOptions options,
+                                                  const Tokenizer& tokenizer) const {
+  const SpecialTokens& special = tokenizer.special();
+  if (special.bos.has_value()) options.bos_token = tokenizer.piece(*special.bos, true);
+  if (special.eos.has_value()) options.eos_token = tokenizer.piece(*special.eos, true);
+  ROOFTREE_TRY(const std::string text, render(messages, options));
+  std::vector<TokenId> tokens = tokenizer.encode(text, {.add_special = false, .parse_special = true});
+  const bool first = !tokens.empty() && tokens.front() == special.bos;
+  if (special.add_bos && special.bos.has_value() && !first) tokens.insert(tokens.begin(), *special.bos);
+  return tokens;
 }
 
 Result<std::string> ChatTemplate::render(const std::vector<ChatMessage>& messages, const ChatOptions& options) const {

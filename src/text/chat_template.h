@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "text/tokenizer.h"
 
 namespace rooftree::text {
 
@@ -34,12 +35,17 @@ class ChatTemplate {
   static Result<ChatTemplate> parse(std::string_view source, std::string_view where);
   // A built-in template by name ("chatml", "llama2", "llama3", "gemma", "phi3", "mistral", …), for files without one.
   static Result<ChatTemplate> named(std::string_view name);
+  [[nodiscard]] static std::string names();  // of the built-in ones, for messages: "chatml, command-r, …"
   ChatTemplate(ChatTemplate&&) noexcept;
   ChatTemplate& operator=(ChatTemplate&&) noexcept;
   ~ChatTemplate();
 
   // The template's own raise_exception is kInvalid with its message.
   Result<std::string> render(const std::vector<ChatMessage>& messages, const ChatOptions& options) const;
+  // The rendered conversation as tokens. The texts of BOS and EOS come from the tokenizer; special tokens in the text become
+  // tokens; BOS comes first where the model wants it and the template does not print it.
+  Result<std::vector<TokenId>> encode(const std::vector<ChatMessage>& messages, ChatOptions options,
+                                      const Tokenizer& tokenizer) const;
 
  private:
   struct Program;

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 namespace rooftree::text {
 namespace {
 
@@ -697,6 +699,48 @@ struct Case {
 };
 void expect_cases(std::initializer_list<Case> cases) {
   for (const Case& c : cases) EXPECT_EQ(render(c.source), c.expected) << c.source;
+}
+
+// ---- to tokens ----
+
+TEST(ChatTemplateEncode, SpecialTokensAndTheBeginning) {
+  constexpr std::string_view kTokenizer = R"({
+  "added_tokens": [{"id": 3, "content": "<s>", "special": true}, {"id": 4, "content": "</s>", "special": true},
+                   {"id": 5, "content": "<|user|>", "special": true}],
+  "normalizer": null, "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "use_regex": true},
+  "model": {"type": "BPE", "vocab": {"h": 0, "i": 1, "hi": 2}, "merges": ["h i"]},
+  "post_processor": {"type": "ByteLevel"}, "decoder": {"type": "ByteLevel"}
+})";
+  const auto tokenizer = [&](std::string_view config) { return *Tokenizer::parse_tokenizer_json(kTokenizer, config, "t"); };
+  const auto with_bos = tokenizer(R"({"bos_token": "<s>", "eos_token": "</s>", "add_bos_token": true})");
+  const auto without = tokenizer(R"({"bos_token": "<s>", "eos_token": "</s>", "add_bos_token": false})");
+  const auto encode = [](std::string_view source, const Tokenizer& t) {
+    const auto tokens = ChatTemplate::parse(source, "t")->encode({{"user", "hi", ""}}, {.bos_token = "ignored"}, t);
+    return tokens ? *tokens : std::vector<TokenId>{-1};
+  };
+  using Ids = std::vector<TokenId>;
+  ASSERT_TRUE(with_bos->special().add_bos);
+  ASSERT_FALSE(without->special().add_bos);
+  constexpr std::string_view kPlain = "<|user|>{{ messages[0].content }}{{ eos_token }}";
+  constexpr std::string_view kPrints = "{{ bos_token }}<|user|>{{ messages[0].content }}";
+  EXPECT_EQ(encode(kPlain, *with_bos), (Ids{3, 5, 2, 4}));
+  EXPECT_EQ(encode(kPrints, *with_bos), (Ids{3, 5, 2}));  // once
+  EXPECT_EQ(encode(kPlain, *without), (Ids{5, 2, 4}));
+  EXPECT_EQ(encode(kPrints, *without), (Ids{3, 5, 2}));  // the template has it its way
+  EXPECT_EQ(encode("", *with_bos), (Ids{3}));
+  EXPECT_EQ(encode("", *without), (Ids{}));
+  EXPECT_EQ(encode("{{ raise_exception('no') }}", *with_bos), (Ids{-1}));
+}
+
+TEST(ChatTemplateNamed, EveryNameIsThere) {
+  const std::string names = ChatTemplate::names();
+  std::size_t count = 0;
+  for (std::size_t at = 0; at < names.size(); ++count) {
+    const std::size_t end = std::min(names.find(", ", at), names.size());
+    EXPECT_TRUE(ChatTemplate::named(names.substr(at, end - at))) << names.substr(at, end - at);
+    at = end + 2;
+  }
+  EXPECT_GE(count, 10U);
 }
 
 TEST(Jinja, WhitespaceControl) {
