@@ -21,6 +21,12 @@ with open(os.path.join(TINY_FOLDER.name, "config.json"), "w", encoding="utf-8") 
                "max_position_embeddings": 128, "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "tie_word_embeddings": False,
                "hidden_act": "silu"}, config)
 TINY = ["run", TINY_FOLDER.name, "--random", "--weights", "bf16"]
+# The same with eight layers.
+DEEP_FOLDER = tempfile.TemporaryDirectory()
+with open(os.path.join(TINY_FOLDER.name, "config.json"), encoding="utf-8") as shallow:
+    with open(os.path.join(DEEP_FOLDER.name, "config.json"), "w", encoding="utf-8") as config:
+        json.dump(json.load(shallow) | {"num_hidden_layers": 8}, config)
+DEEP = ["run", DEEP_FOLDER.name, "--random", "--weights", "bf16", "--tokens", "1,5,9", "--max-tokens", "8"]
 EXPLORE = ["explore", "chip", "--model", "llama-3.2-1b"]
 
 # (arguments, exit code, words of the message)
@@ -69,6 +75,11 @@ BAD = [
     (["run", "no-such-model.gguf", "-p", "x"], 3, ["no-such-model.gguf"]),
     (["run", "no-such-folder", "-p", "x"], 3, ["no-such-folder", "expected"]),
     (["run", "no-such-model", "--random", "--tokens", "1"], 2, ["no-such-model"]),
+    (DEEP + ["--memory", "3"], 2, ["--memory", "unit"]),
+    (DEEP + ["--memory", "3 apples"], 2, ["--memory", "apples"]),
+    (DEEP + ["--memory", "0 B"], 2, ["--memory", "expected"]),
+    (DEEP + ["--memory", "1 kB"], 2, ["scratch", "limit"]),
+    (DEEP + ["--cache", "/proc/no/such/folder"], 3, ["/proc/no/such/folder"]),
     (TINY + ["--tokens", "1,x"], 2, ["--tokens", "x", "expected"]),
     (TINY + ["--tokens", "999999"], 2, ["token 999999", "expected"]),
     (TINY + ["-p", "text"], 2, ["tokenizer", "--tokens"]),
@@ -271,6 +282,22 @@ if os.path.exists(STORIES):
     os.close(terminal)
 else:
     print(f"skipped: chat, no {STORIES}")
+with tempfile.TemporaryDirectory() as folder:
+    cached = DEEP + ["--json", "--cache", folder]
+    first, second = as_json(cached), as_json(cached)
+    check(not first.get("weights_reused") and second.get("weights_reused"), cached, "the packed weights are not used again")
+    check(first.get("tokens") == second.get("tokens"), cached, "packed weights from the file change the answer")
+    check(len(os.listdir(folder)) == 1, cached, "not one file of packed weights")
+    limit = first["kv_bytes"] + first["scratch_bytes"] + first["weights_bytes"] * 6 // 10
+    limited = ["--memory", f"{limit} B"]
+    for arguments in (cached + limited, DEEP + ["--json"] + limited):
+        streamed = as_json(arguments)
+        check(streamed.get("tokens") == first.get("tokens"), arguments, "streaming changes the answer")
+        check(streamed["streamed_bytes_per_step"] > 0 and streamed["stream_bytes_per_s"] > 0, arguments, "nothing is streamed")
+        check(streamed["resident_bytes"] + streamed["streamed_bytes_per_step"] == first["weights_bytes"], arguments,
+              "weights are lost")
+    result = run(DEEP + limited)
+    check("weights stream from disk: " in result.stderr, DEEP + limited, f"no word of streaming: {result.stderr}")
 
 for width in ["80", "100", "200"]:
     result = subprocess.run([ROOFTREE] + H100, capture_output=True, text=True, timeout=120, env=dict(os.environ, COLUMNS=width))
