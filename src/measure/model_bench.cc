@@ -123,16 +123,20 @@ Result<Sample> sample(Workload& workload, LimitProbe& limits, Arithmetic arithme
   return result;
 }
 
-// Every arithmetic rate of the chip scaled as the measured one moved, main memory as measured.
+// The rates of this run in place of those kept from an earlier one: what was measured on a disturbed machine would mislead.
+void take_rates(machine::Machine& machine, LimitProbe& limits) {
+  for (const Arithmetic type : {Arithmetic::kFp32, Arithmetic::kBf16, Arithmetic::kFp16, Arithmetic::kInt8}) {
+    double best = 0;
+    for (int repeat = 0; repeat < 5; ++repeat) best = std::max(best, limits.flop_per_second(type));
+    machine::ArithmeticRate& rate = machine.chip().arithmetic[static_cast<std::size_t>(type)];
+    (rate.matrix.value() > 0 ? rate.matrix : rate.vector) = FlopPerSecond{best};
+  }
+}
+
 machine::Machine with_limits(machine::Machine machine, Arithmetic arithmetic, double peak, double read) {
   machine::Chip& chip = machine.chip();
-  const double known = machine::product_rate(chip, arithmetic).value();
-  if (known > 0 && peak > 0) {
-    for (machine::ArithmeticRate& rate : chip.arithmetic) {
-      rate.matrix = rate.matrix * (peak / known);
-      rate.vector = rate.vector * (peak / known);
-    }
-  }
+  machine::ArithmeticRate& rate = chip.arithmetic[static_cast<std::size_t>(arithmetic)];
+  if (peak > 0) (rate.matrix.value() > 0 ? rate.matrix : rate.vector) = FlopPerSecond{peak};
   chip.ladder.back().bandwidth = BytesPerSecond{read};
   return machine;
 }
@@ -237,13 +241,24 @@ Status summarise(PhaseState& p, const model::Model& model, const machine::Machin
   b.tokens_per_s = work / b.step_s.median;
   const double read = spread_of(column(p.samples, &Sample::read_bytes_per_s)).median;
   const double peak = spread_of(column(p.samples, &Sample::peak_flop_per_s)).median;
-  const machine::Machine now = with_limits(machine, arithmetic, peak, read);
-  const cost::Estimator estimator(now, cost::CalibrationTable::builtin(), plan);
   ROOFTREE_TRY(const model::Graph graph, model.build(p.phase, plan.fusion));
-  const cost::Estimate estimate = estimator.estimate(graph);
-  b.predicted_tokens_per_s = work / estimate.time.best.value();
-  b.predicted_low = work / estimate.time.high.value();
-  b.predicted_high = work / estimate.time.low.value();
+  const auto predict = [&](double peak_rate, double read_rate) {
+    const cost::Estimator estimator(with_limits(machine, arithmetic, peak_rate, read_rate), cost::CalibrationTable::builtin(),
+                                    plan);
+    return estimator.estimate(graph);
+  };
+  // Sample by sample with the limits beside it, as the limits drift while the samples are taken.
+  std::vector<double> best, low, high;
+  for (const Sample& s : p.samples) {
+    const cost::Estimate e = predict(s.peak_flop_per_s, s.read_bytes_per_s);
+    best.push_back(work / e.time.best.value());
+    low.push_back(work / e.time.high.value());
+    high.push_back(work / e.time.low.value());
+  }
+  b.predicted_tokens_per_s = spread_of(std::move(best)).median;
+  b.predicted_low = spread_of(std::move(low)).median;
+  b.predicted_high = spread_of(std::move(high)).median;
+  const cost::Estimate estimate = predict(peak, read);
   b.flop = estimate.flop.value();
   b.bytes = estimate.bytes_dram.value();
   const auto roof = [&](double read_rate, double peak_rate) {
@@ -260,15 +275,17 @@ Status summarise(PhaseState& p, const model::Model& model, const machine::Machin
 
 }  // namespace
 
-Result<BenchResult> bench_model(engine::ModelFiles files, const machine::Machine& machine, const BenchOptions& options,
+Result<BenchResult> bench_model(engine::ModelFiles files, const machine::Machine& probed, const BenchOptions& options,
                                 Progress* progress) {
   const bool random_weights = files.random_weights;
   const DType weights = options.engine.weights.value_or(files.model.native_weight_type);
   const engine::EngineOptions engine_options = engine_options_of(options);
   ROOFTREE_TRY(const std::unique_ptr<engine::Engine> engine, engine::Engine::load(std::move(files), engine_options, progress));
   const cost::Plan plan = plan_of(weights, engine_options.kv);
-  const Arithmetic arithmetic = cost::resolve_types(machine.chip(), plan).arithmetic;
   ROOFTREE_TRY(LimitProbe limits, LimitProbe::make(engine->pool(), kReadBytes));
+  machine::Machine machine = probed;
+  take_rates(machine, limits);
+  const Arithmetic arithmetic = cost::resolve_types(machine.chip(), plan).arithmetic;
 
   // Rounds over all phases, so that a disturbed minute costs every phase a sample instead of costing one phase all of them.
   // The first round warms up and finds the number of steps; it is not counted.
