@@ -220,9 +220,9 @@ class Backend {
   virtual void attention(const Worker& worker, const AttentionArgs& args) const = 0;
 };
 
-// Whether a matrix of bf16 rows keeps its size advantage and speed as kBf16Lossless12: at most 0.2 % of its values, and 0.5 % of
-// any 64 rows, have a sign and exponent outside the 16 that these rows use most. If not, pack the matrix as kBf16 (that type is
-// how the fallback is marked); packing it as kBf16Lossless12 all the same is a bug.
+// Whether a matrix of bf16 rows keeps its size advantage and speed as kBf16Lossless12: at most 0.2 % of its values, and 0.5 %
+// of any 64 rows, have a sign and exponent outside the 16 that these rows use most. If not, pack the matrix as kBf16 (that type
+// is how the fallback is marked); packing it as kBf16Lossless12 all the same is a bug.
 [[nodiscard]] bool fits_lossless12(std::int64_t n, std::int64_t k, const std::byte* bf16_rows);
 
 [[nodiscard]] const Backend& reference_backend();
