@@ -194,6 +194,7 @@ Result<int> converse(Conversation& conversation, const Flags& flags, bool termin
 Result<int> chat(const Flags& flags) {
   ROOFTREE_TRY(engine::EngineOptions options, engine_options(flags));
   ROOFTREE_TRY(engine::ModelFiles files, engine::ModelFiles::open(flags.model));
+  choose_cache_type(flags, files.model, options);
   if (files.tokenizer == nullptr) {
     return Error{ErrorCode::kInvalid, fmt::format("{}: has no tokenizer; expected one, for a conversation", flags.model)};
   }

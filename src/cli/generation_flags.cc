@@ -67,7 +67,8 @@ void add_generation_flags(CLI::App& verb, GenerationFlags& flags, const char* co
   verb.add_option("--draft", flags.draft, "A smaller model with the same vocabulary that drafts");
   verb.add_option("--draft-tokens", flags.generate.draft_tokens, "Tokens that it drafts at a time")->capture_default_str();
   verb.add_option("--weights", flags.weights, "Convert the weights on load: q4_0, q8_0, bf16, f32, …");
-  verb.add_option("--kv", flags.kv, "Type of the cache: f32, f16, bf16, q8_0, q4_0 (default: bf16; with --exact f32)");
+  verb.add_option("--kv", flags.kv,
+                  "Type of the cache: f32, f16, bf16, q8_0, q4_0 (default: f16 with f16 weights, f32 with --exact, else bf16)");
   verb.add_option("--ctx", flags.context, context_help)->check(CLI::Range(1, 1 << 30));
   verb.add_option("--threads", flags.threads, "Threads (default: one per core; ROOFTREE_THREADS)")->check(CLI::Range(1, 4096));
   verb.add_option("--memory", flags.memory,
@@ -144,6 +145,11 @@ Result<engine::EngineOptions> engine_options(const GenerationFlags& flags) {
     return Error{ErrorCode::kInvalid, fmt::format("--backend: '{}'; expected cpu or reference", flags.backend)};
   }
   return options;
+}
+
+void choose_cache_type(const GenerationFlags& flags, const model::Model& model, engine::EngineOptions& options) {
+  if (!flags.kv.empty() || flags.exact) return;
+  if (options.weights.value_or(model.native_weight_type) == DType::kF16) options.kv = DType::kF16;
 }
 
 Result<Generation> Generation::make(const GenerationFlags& flags, const engine::EngineOptions& options, Progress* progress) {

@@ -48,6 +48,8 @@ Result<Template> open_template(const TemplateFlags& flags, const text::Tokenizer
 
 // Without the size of the cache, which depends on the verb.
 Result<engine::EngineOptions> engine_options(const GenerationFlags& flags);
+// Where no type of the cache is asked for: f16 for f16 weights, whose accuracy a bf16 cache would hide; bf16 otherwise.
+void choose_cache_type(const GenerationFlags& flags, const model::Model& model, engine::EngineOptions& options);
 
 // A line on the terminal until the first text comes; Ctrl-C at any time (under an InterruptGuard).
 class GenerationProgress final : public Progress {

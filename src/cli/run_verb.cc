@@ -156,6 +156,7 @@ Result<int> run(const Flags& flags) {
   if (sources > 1) return Error{ErrorCode::kInvalid, "more than one prompt; expected one of -p, --file and --tokens"};
   ROOFTREE_TRY(engine::EngineOptions options, engine_options(flags));
   ROOFTREE_TRY(engine::ModelFiles files, open_model(flags.model, flags.random, flags.weights));
+  choose_cache_type(flags, files.model, options);
   ROOFTREE_TRY(const std::vector<TokenId> prompt, prompt_tokens(flags, files.tokenizer.get()));
   const auto wanted = static_cast<std::int64_t>(prompt.size()) + flags.generate.max_tokens + 1;
   options.kv_tokens = flags.context > 0 ? flags.context : std::max<std::int64_t>(wanted, 512);
