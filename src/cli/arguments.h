@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/progress.h"
 #include "base/result.h"
 #include "cost/plan.h"
 #include "machine/machine.h"
@@ -39,6 +40,13 @@ Result<std::int64_t> parse_whole(std::string_view text, std::string_view where, 
 
 std::vector<std::string> split(std::string_view text, char separator);
 Status write_file(const std::string& path, std::string_view text);
+
+// Progress on standard error that Ctrl-C cancels; needs an InterruptGuard.
+class InterruptibleLine : public ProgressLine {
+ public:
+  InterruptibleLine() : ProgressLine(stderr) {}
+  [[nodiscard]] bool cancelled() const override { return InterruptGuard::interrupted(); }
+};
 
 // The exit code of a verb's result; prints the error if it is one.
 int finish(const Result<int>& result);

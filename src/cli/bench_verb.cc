@@ -29,12 +29,6 @@ struct Options {
   bool operators = false, json = false;
 };
 
-class InterruptibleLine : public ProgressLine {
- public:
-  InterruptibleLine() : ProgressLine(stderr) {}
-  [[nodiscard]] bool cancelled() const override { return InterruptGuard::interrupted(); }
-};
-
 Result<std::vector<std::int64_t>> parse_list(const std::string& text, std::string_view flag) {
   std::vector<std::int64_t> values;
   if (text == "none") return values;

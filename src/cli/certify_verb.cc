@@ -18,12 +18,6 @@
 namespace rooftree::cli {
 namespace {
 
-class InterruptibleLine : public ProgressLine {
- public:
-  InterruptibleLine() : ProgressLine(stderr) {}
-  [[nodiscard]] bool cancelled() const override { return InterruptGuard::interrupted(); }
-};
-
 constexpr kernels::Level kLevels[] = {kernels::Level::kA, kernels::Level::kB, kernels::Level::kC};
 constexpr std::string_view kMeaning[] = {"exact integer blocks: the same bits everywhere",
                                          "ordered 16-bit: the same bits everywhere",

@@ -14,12 +14,6 @@
 namespace rooftree::cli {
 namespace {
 
-class InterruptibleLine : public ProgressLine {
- public:
-  using ProgressLine::ProgressLine;
-  [[nodiscard]] bool cancelled() const override { return InterruptGuard::interrupted(); }
-};
-
 struct Flags {
   std::string in, out, weights;
   bool requantize = false, json = false;
@@ -35,7 +29,7 @@ Result<formats::ConvertReport> convert(const Flags& flags) {
   }
   ThreadPool pool({.threads = threads});
   const InterruptGuard guard;
-  InterruptibleLine line(stderr);
+  InterruptibleLine line;
   return formats::convert_gguf(flags.in, flags.out,
                                {.type = *type, .requantize = flags.requantize, .pool = &pool, .progress = &line});
 }

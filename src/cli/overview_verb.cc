@@ -41,12 +41,6 @@ struct Options {
   bool fresh = false;
 };
 
-class InterruptibleProgress : public ProgressLine {
- public:
-  InterruptibleProgress() : ProgressLine(stderr) {}
-  [[nodiscard]] bool cancelled() const override { return InterruptGuard::interrupted(); }
-};
-
 // The machine that this runs on: as kept, or measured now.
 Result<machine::Machine> this_machine(bool fresh) {
   const std::filesystem::path path = machine::this_machine_path();
@@ -60,7 +54,7 @@ Result<machine::Machine> this_machine(bool fresh) {
   fmt::print("Measuring this machine's limits: about 20 s.\n");
   std::fflush(stdout);
   const InterruptGuard guard;
-  InterruptibleProgress progress;
+  InterruptibleLine progress;
   probe::ProbeOptions probe_options;
   probe_options.progress = &progress;
   ROOFTREE_TRY(const probe::ProbeResult result, probe::run_probe(probe_options));
@@ -142,7 +136,7 @@ std::string heading(std::string_view text, const report::Terminal& terminal) {
 // The prediction held against the engine: the same model with random weights, here and now.
 Status print_measured(const model::Model& model, const machine::Machine& here, const report::Terminal& terminal) {
   const InterruptGuard guard;
-  InterruptibleProgress progress;
+  InterruptibleLine progress;
   measure::BenchOptions options;
   options.batches = {1, 8};
   options.prompts = {kPrompt};

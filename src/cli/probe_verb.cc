@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <memory>
 
+#include "arguments.h"
 #include "base/progress.h"
 #include "machine/catalog.h"
 #include "probe/probe.h"
@@ -12,12 +13,6 @@
 namespace rooftree::cli {
 namespace {
 
-class InterruptibleLine : public ProgressLine {
- public:
-  using ProgressLine::ProgressLine;
-  [[nodiscard]] bool cancelled() const override { return InterruptGuard::interrupted(); }
-};
-
 struct Flags {
   bool quick = false, json = false, no_save = false;
   int threads = 0;
@@ -25,7 +20,7 @@ struct Flags {
 
 Result<probe::ProbeResult> measure(const Flags& flags) {
   const InterruptGuard guard;
-  InterruptibleLine line(stderr);
+  InterruptibleLine line;
   probe::ProbeOptions options = flags.quick ? probe::quick_options() : probe::ProbeOptions{};
   options.threads = flags.threads;
   options.progress = &line;
