@@ -4,9 +4,11 @@ implementation: NMSE of a row = sum((a - b)^2) / sum(a^2), a = the exact logits 
 
   exact, reference   `run --exact`, `run --backend reference`: every row at most 1e-9
   declared           `run --kv f32` (the references have an f32 cache): mean over rows at most 1.5 times the distance that
-                     llama.cpp itself has for that file (index.json). One row may stand out, and is then left out: a near-tie
-                     between experts (router_margin_min) or an ill-conditioned position, where llama.cpp's own worst row is
-  default            `run` with its bf16 cache: 1e-4 more than that
+                     llama.cpp itself has for that file (index.json)
+  default            `run` with its 16-bit cache: at most twice that distance
+
+In the files of ONE_ROW_APART one row stands out (a near-tie between experts, or an ill-conditioned position: not proven which) and
+is left out.
 
 Usage: reference_logits.py ROOFTREE MODELS_FOLDER [--mode MODE] [--table] [NAME_PART...]
 Without the models it says so and exits with 77 (CTest: skipped)."""
@@ -21,8 +23,8 @@ import sys
 import tempfile
 
 EXACT_LIMIT = 1e-9
-OWN_FACTOR = 1.5
-BF16_CACHE = 1e-4
+OWN_FACTOR = {"declared": 1.5, "default": 2.0}
+ONE_ROW_APART = ("stories260k-f16", "gptoss-f16", "gptoss-mxfp4")
 MODES = {"exact": ["--exact"], "reference": ["--backend", "reference"], "declared": ["--kv", "f32"], "default": []}
 
 
@@ -138,12 +140,13 @@ def main():
                         failures.append(f"{entry['file']}: {mode}: generates other tokens than the reference")
                 elif own is not None:
                     line += f" = {mean / own['nmse_mean']:.2f}x"
-                    limit = OWN_FACTOR * own["nmse_mean"] + (BF16_CACHE if mode == "default" else 0)
+                    limit = OWN_FACTOR[mode] * own["nmse_mean"]
                     without_worst = (sum(errors) - worst) / (len(errors) - 1)
                     if without_worst < mean / 1.2:
                         line += f" ({without_worst / own['nmse_mean']:.2f}x without one row)"
-                    if min(mean, without_worst) > limit:
-                        failures.append(f"{entry['file']}: {mode}: mean NMSE {mean:.2e}; at most {limit:.2e}")
+                    judged = without_worst if any(name in entry["file"] for name in ONE_ROW_APART) else mean
+                    if judged > limit:
+                        failures.append(f"{entry['file']}: {mode}: mean NMSE {judged:.2e}; at most {limit:.2e}")
             if table:
                 print(line, flush=True)
     if not parts:
